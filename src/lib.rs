@@ -1,0 +1,3 @@
+//! Quorate: a replicated registry of names and groups in two modes, gossip (`ap`) and Raft (`cp`), with its own referee.
+
+pub mod model;

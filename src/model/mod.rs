@@ -1,0 +1,14 @@
+//! The registry as one machine would keep it: pure, total, deterministic.
+//!
+//! [`ident`] holds the words that are parsed once, at the door; [`command`] what changes
+//! the registry and [`query`] what asks of it; [`outcome`] what they return; [`entry`] what stands
+//! under a name or membership; [`table`] applies commands, the same on every replica.
+//! Nothing here reads a clock, draws a random number or does I/O.
+
+pub mod command;
+pub mod entry;
+pub mod ident;
+pub mod outcome;
+pub mod query;
+pub mod table;
+pub mod time;
