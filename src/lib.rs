@@ -1,3 +1,6 @@
 //! Quorate: a replicated registry of names and groups in two modes, gossip (`ap`) and Raft (`cp`), with its own referee.
 
 pub mod model;
+
+pub mod cluster;
+pub mod registry;

@@ -1,0 +1,150 @@
+//! The cluster as one node sees it: who is in it, which roles they have, which faults are in force.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::model::ident::{Name, NodeId, Owner};
+use crate::model::time::UnixMillis;
+
+/// What a node knows of its cluster, beside the two registries.
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    fn status(&self) -> ClusterStatus;
+
+    /// Every conflict record that this node knows and that is not acknowledged for good, oldest first, after the given id.
+    fn conflicts(&self, after: Option<&str>, limit: usize) -> Vec<ConflictRecord>;
+    /// Acknowledges a record on behalf of the loser. False: no such record.
+    fn acknowledge_conflict(&self, id: &str) -> bool;
+
+    /// None: this node was not started with faults enabled.
+    fn faults(&self) -> Option<Faults>;
+    /// Puts these faults, and no others, in force at once. False: not enabled.
+    fn set_faults(&self, faults: Faults) -> bool;
+    /// Asks every peer for a sign of life, over TCP and UDP, through the faults in force. Ends by the deadline.
+    async fn probe(&self, deadline: Instant) -> BTreeMap<NodeId, Probe>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// Shared by all nodes of one cluster; nodes of different clusters refuse each other.
+    pub cluster: String,
+    /// This node.
+    pub node: NodeId,
+    pub version: String,
+    pub leader: Option<NodeId>,
+    pub term: u64,
+    /// Index of the last log entry applied here.
+    pub applied: u64,
+    pub committed: u64,
+    /// Names and groups' members that this node's `ap` registry shows, and a hash of them that does not depend on order.
+    pub ap: ApStatus,
+    pub nodes: Vec<NodeStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApStatus {
+    pub names: u64,
+    pub members: u64,
+    /// Equal on two nodes that show the same owners and members.
+    pub digest: String,
+    /// This process's run.
+    pub run: String,
+    /// Conflict records known here.
+    pub conflicts: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub id: NodeId,
+    /// Where its peers reach it.
+    pub peer: String,
+    /// Where its clients reach it, as far as known.
+    pub http: Option<String>,
+    pub role: Role,
+    /// As gossip at this node sees it.
+    pub state: PeerState,
+    /// Why the last handshake with it was refused, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Leader,
+    Voter,
+    Learner,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// This node itself.
+    Me,
+    Alive,
+    Suspect,
+    Down,
+    /// Never heard of since this process began.
+    Unknown,
+}
+
+/// One losing grant of an `ap` name. All nodes agree on the id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictRecord {
+    pub id: String,
+    pub name: Name,
+    pub loser: Contender,
+    /// Who beat it then.
+    pub winner: Contender,
+    /// By the clock of the node that withdrew the loser.
+    pub at: UnixMillis,
+    pub acknowledged: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contender {
+    pub owner: Owner,
+    pub token: String,
+    pub node: NodeId,
+}
+
+/// Faults in force at a node, per peer; directions as seen from this node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Faults {
+    #[serde(default)]
+    pub peers: BTreeMap<NodeId, PeerFaults>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerFaults {
+    #[serde(default)]
+    pub outgoing: LinkFault,
+    #[serde(default)]
+    pub incoming: LinkFault,
+}
+
+/// What happens to what passes in one direction of a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkFault {
+    /// Nothing passes. Bytes of open streams are kept and arrive after the heal, as TCP would send them again; datagrams are lost.
+    #[serde(default)]
+    pub drop: bool,
+    #[serde(default)]
+    pub delay_ms: u64,
+    /// Between 0 and 1: the share of datagrams lost; the same share of stream frames is late by one retransmission time (200 ms).
+    #[serde(default)]
+    pub loss: f64,
+}
+
+/// Whether a peer answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub tcp: bool,
+    pub udp: bool,
+}

@@ -1,0 +1,134 @@
+//! What a registry is to those who serve it: one trait for both modes.
+
+use std::time::Instant;
+
+use async_trait::async_trait;
+
+use crate::model::command::Action;
+use crate::model::ident::{Mode, NodeId, Revision};
+use crate::model::outcome::Outcome;
+use crate::model::query::{Answer, Query};
+
+/// A registry of names and groups. Every call ends by its deadline.
+///
+/// Cancelling a call (dropping its future) leaves its outcome unknown.
+#[async_trait]
+pub trait Registry: Send + Sync + 'static {
+    fn mode(&self) -> Mode;
+
+    /// Applies one command. `Ok` means acknowledged, with all that the mode promises of that; a refusal is an outcome.
+    async fn execute(&self, action: Action, call: &CommandCall) -> Result<Reply<Outcome>, CommandFailure>;
+
+    /// Answers one question at the level asked for.
+    async fn query(&self, query: Query, call: &QueryCall) -> Result<Reply<Answer>, QueryFailure>;
+
+    /// Whether this node serves this mode now; `cp` makes a real linearizable read.
+    async fn ready(&self, deadline: Instant) -> Result<(), Reason>;
+}
+
+/// How a command is to be carried out.
+#[derive(Clone, Debug)]
+pub struct CommandCall {
+    pub deadline: Instant,
+    /// `cp`: pass it on to the leader (true), or fail with [`Reason::NotLeader`] and its id (false).
+    pub forward: bool,
+    /// `ap`: how many nodes, this one included, are to have it before the answer. 1 = accepted here.
+    pub acks: usize,
+}
+
+/// How a question is to be answered.
+#[derive(Clone, Debug)]
+pub struct QueryCall {
+    pub deadline: Instant,
+    pub consistency: Consistency,
+    /// As for commands.
+    pub forward: bool,
+    /// Wait until this node has applied that much, or fail with [`Reason::Behind`].
+    pub min_revision: Option<Revision>,
+}
+
+/// What a read promises. The first three are of `cp`, the others of `ap`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Consistency {
+    /// Sees every write that was acknowledged before the call began, at any node.
+    Linearizable,
+    /// The same, as long as monotonic clocks run within 20 % of each other; no round of messages.
+    Leader,
+    /// Some committed prefix of the history, never going back on one node.
+    Stale,
+    /// What this node knows.
+    Local,
+    /// What so many nodes (this one included) know together.
+    Quorum(usize),
+}
+
+impl Consistency {
+    pub fn of(self) -> Mode {
+        match self {
+            Consistency::Linearizable | Consistency::Leader | Consistency::Stale => Mode::Cp,
+            Consistency::Local | Consistency::Quorum(_) => Mode::Ap,
+        }
+    }
+
+    /// What a read of this mode promises unless asked otherwise.
+    pub fn default_of(mode: Mode) -> Self {
+        match mode {
+            Mode::Cp => Consistency::Linearizable,
+            Mode::Ap => Consistency::Local,
+        }
+    }
+}
+
+/// A value, and what is known of where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply<T> {
+    pub value: T,
+    /// How far the answering state was.
+    pub revision: Revision,
+    pub provenance: Provenance,
+}
+
+/// What the reply's headers say beside the revision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// `ap`: peers in reach, of those known.
+    pub peers: Option<(usize, usize)>,
+    /// `ap` and `stale` reads: since when this node has not heard from everyone, resp. from the leader.
+    pub staleness_ms: Option<u64>,
+    /// Writes that asked for more than one node: how many have it, of how many asked for.
+    pub acks: Option<(usize, usize)>,
+}
+
+/// A command without an outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandFailure {
+    /// Surely not applied, now or later.
+    NotApplied(Reason),
+    /// Perhaps applied, perhaps to be applied later.
+    Unknown(Reason),
+}
+
+/// A question without an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryFailure(pub Reason);
+
+/// Why there is no outcome or answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No leader is known, or it could not be reached.
+    NoLeader,
+    /// This node has no contact to a majority.
+    NoQuorum,
+    /// This node has just started and does not serve yet.
+    Starting,
+    /// This node has not applied `min_revision` yet; what it has applied.
+    Behind { applied: Revision },
+    /// Too much at once; nothing was begun.
+    Overloaded,
+    /// The deadline came first.
+    Timeout,
+    /// Forwarding was not wanted, and the leader is elsewhere.
+    NotLeader { leader: Option<NodeId> },
+    /// A bug or a dying node.
+    Internal(String),
+}
