@@ -4,3 +4,6 @@ pub mod model;
 
 pub mod cluster;
 pub mod registry;
+
+#[cfg(feature = "server")]
+pub mod net;

@@ -56,9 +56,9 @@ impl Table {
     /// Applies one command. Total: it refuses, but never fails. A refusal changes nothing, not even the revision.
     pub fn apply(&mut self, command: &Command) -> Outcome {
         match &command.action {
-            Action::Register { name, owner, meta, lease, condition } => self
-                .register(command, name, owner, meta, lease.as_ref(), condition)
-                .unwrap_or_else(Outcome::Refused),
+            Action::Register { name, owner, meta, lease, condition } => {
+                self.register(command, name, owner, meta, lease.as_ref(), condition).unwrap_or_else(Outcome::Refused)
+            }
             Action::Unregister { name, token } => {
                 let current = self.names.get(name).map(|(_, grant)| grant.token);
                 match self.may_end(current, *token) {
@@ -257,9 +257,8 @@ impl Table {
             Query::Whereis { name, token } => found(self.name(name), *token),
             Query::Membership { group, member, token } => found(self.member(group, member), *token),
             Query::Names { page } => {
-                let entries = keys(&self.names, page).map(|(name, (owner, grant))| {
-                    grant.entry(Holder::Owner(name.clone(), owner.clone()))
-                });
+                let entries = keys(&self.names, page)
+                    .map(|(name, (owner, grant))| grant.entry(Holder::Owner(name.clone(), owner.clone())));
                 entries_page(entries, page.limit)
             }
             Query::Members { group, page, node } => {
@@ -303,11 +302,10 @@ where
         Some(after) if after.as_str() >= page.prefix.as_str() => Excluded(after.as_str()),
         _ => Included(page.prefix.as_str()),
     };
-    map.range::<(std::ops::Bound<&str>, std::ops::Bound<&str>), str>((start, Unbounded))
-        .take_while(|(key, _)| {
-            let key: &str = (*key).borrow();
-            key.starts_with(&page.prefix)
-        })
+    map.range::<(std::ops::Bound<&str>, std::ops::Bound<&str>), str>((start, Unbounded)).take_while(|(key, _)| {
+        let key: &str = (*key).borrow();
+        key.starts_with(&page.prefix)
+    })
 }
 
 fn take<T>(items: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, bool) {
