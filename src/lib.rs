@@ -7,3 +7,5 @@ pub mod registry;
 
 #[cfg(feature = "server")]
 pub mod net;
+#[cfg(feature = "referee")]
+pub mod referee;
