@@ -4,3 +4,4 @@
 
 pub mod client;
 pub mod history;
+pub mod report;
