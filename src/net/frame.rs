@@ -96,6 +96,8 @@ pub struct Hello {
     pub from: Identity,
     pub to: NodeId,
     pub purpose: Purpose,
+    /// Where the sender's clients reach it; empty if it has not said.
+    pub http: String,
 }
 
 /// The frame that answers a [`Hello`].
@@ -103,6 +105,7 @@ pub struct Hello {
 pub enum Welcome {
     Accepted {
         run: u64,
+        http: String,
     },
     /// One line for the operator of the other node.
     Refused {
@@ -111,8 +114,8 @@ pub enum Welcome {
 }
 
 impl Hello {
-    pub fn new(from: Identity, to: NodeId, purpose: Purpose) -> Self {
-        Self { magic: MAGIC, version: PROTOCOL_VERSION, from, to, purpose }
+    pub fn new(from: Identity, to: NodeId, purpose: Purpose, http: String) -> Self {
+        Self { magic: MAGIC, version: PROTOCOL_VERSION, from, to, purpose, http }
     }
 
     /// Why this node (`me`) does not talk to the sender, if it does not.

@@ -42,6 +42,8 @@ struct Shared {
     hub: Arc<DatagramHub>,
     takers: Mutex<HashMap<Purpose, mpsc::Sender<Link>>>,
     refusals: Mutex<BTreeMap<NodeId, String>>,
+    /// Where clients reach this node and its peers.
+    http: Mutex<BTreeMap<NodeId, String>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -73,6 +75,7 @@ impl Links {
             hub: hub.clone(),
             takers: Mutex::default(),
             refusals: Mutex::default(),
+            http: Mutex::default(),
             tasks: Mutex::default(),
         });
         let accepting = tokio::spawn(accept_all(shared.clone(), bound.streams)).abort_handle();
@@ -108,11 +111,12 @@ impl Links {
         let shared = &self.shared;
         shared.faults.mended(to, &[Direction::Outgoing, Direction::Incoming]).await;
         let (reader, mut writer) = shared.wire.connect(addr).await?;
-        let hello = Hello::new(shared.identity.clone(), to, purpose);
+        let hello = Hello::new(shared.identity.clone(), to, purpose, shared.own_http());
         send_whole(&mut writer, &frame::to_payload(&hello)).await?;
         let mut reader = LinkReader::new(to, reader, shared.faults.clone());
         match frame::from_payload::<Welcome>(&reader.recv().await?)? {
-            Welcome::Accepted { run } => {
+            Welcome::Accepted { run, http } => {
+                shared.note_http(to, http);
                 shared.refusals.lock().expect("no panic while held").remove(&to);
                 let writer = LinkWriter::new(to, writer, shared.faults.clone());
                 Ok(Link { peer: to, peer_run: run, reader, writer })
@@ -134,6 +138,16 @@ impl Links {
         self.shared.refusals.lock().expect("no panic while held").clone()
     }
 
+    /// Tells peers, from the next handshake on, where clients reach this node.
+    pub fn advertise_http(&self, url: String) {
+        self.shared.note_http(self.shared.identity.node, url);
+    }
+
+    /// Where clients reach this node and the peers that it has spoken to.
+    pub fn http(&self) -> BTreeMap<NodeId, String> {
+        self.shared.http.lock().expect("no panic while held").clone()
+    }
+
     /// Datagrams of strangers, torn ones and those for somebody else: dropped, and counted here.
     pub fn strange_datagrams(&self) -> u64 {
         self.shared.hub.strange()
@@ -153,6 +167,16 @@ impl Links {
 }
 
 impl Shared {
+    fn own_http(&self) -> String {
+        self.http.lock().expect("no panic while held").get(&self.identity.node).cloned().unwrap_or_default()
+    }
+
+    fn note_http(&self, node: NodeId, url: String) {
+        if !url.is_empty() {
+            self.http.lock().expect("no panic while held").insert(node, url);
+        }
+    }
+
     /// Says it once, not at every redial.
     fn note_refusal(&self, peer: NodeId, why: &str) {
         let before = self.refusals.lock().expect("no panic while held").insert(peer, why.to_owned());
@@ -200,7 +224,9 @@ async fn welcome(shared: &Shared, mut reader: ReadHalf, mut writer: WriteHalf) -
         let why = format!("node {} does not serve {:?} connections now", me.node, hello.purpose);
         return send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why })).await;
     };
-    send_whole(&mut writer, &frame::to_payload(&Welcome::Accepted { run: me.run })).await?;
+    let accepted = Welcome::Accepted { run: me.run, http: shared.own_http() };
+    shared.note_http(peer, hello.http);
+    send_whole(&mut writer, &frame::to_payload(&accepted)).await?;
     let link = Link {
         peer,
         peer_run: hello.from.run,
