@@ -7,5 +7,7 @@ pub mod registry;
 
 #[cfg(feature = "server")]
 pub mod net;
+#[cfg(feature = "server")]
+pub mod raft;
 #[cfg(feature = "referee")]
 pub mod referee;
