@@ -20,8 +20,9 @@ const SEGMENT_LEN: usize = 8 * 1024 * 1024;
 /// Reads come from RAM of our own; this is for sled's own pages alone.
 const CACHE_LEN: u64 = 32 * 1024 * 1024;
 
-const IDENTITY_FILE: &str = "identity";
-const IDENTITY_TITLE: &str = "quorate data directory";
+/// Beside the databases, so that somebody else's are refused before anything in them is touched.
+const OWNER_FILE: &str = "cp.owner";
+const OWNER_TITLE: &str = "quorate cp data";
 
 /// Why a node cannot start. Each is one line that says what to do; nothing on disk was changed.
 #[derive(Debug, thiserror::Error)]
@@ -231,20 +232,18 @@ pub struct Owner {
 
 impl Owner {
     /// Makes sure that the directory is this node's. True: it has been claimed before, so data has to be there.
-    ///
-    /// The text lies beside the databases, so that somebody else's directory is refused before anything in it is touched.
     pub fn check(&self, data: &Path) -> Result<bool, StartError> {
         let path = || data.to_owned();
-        let text = match fs::read_to_string(data.join(IDENTITY_FILE)) {
+        let text = match fs::read_to_string(data.join(OWNER_FILE)) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(StartError::Unusable { path: path(), source }),
         };
         let mut lines = text.lines();
-        let damaged = || StartError::Damaged { path: path(), why: format!("its file {IDENTITY_FILE:?} is unreadable") };
+        let damaged = || StartError::Damaged { path: path(), why: format!("its file {OWNER_FILE:?} is unreadable") };
         let mut field =
             |name: &str| lines.next().and_then(|line| line.strip_prefix(name)).map(str::to_owned).ok_or_else(damaged);
-        field(IDENTITY_TITLE)?;
+        field(OWNER_TITLE)?;
         let format = field("format ")?;
         if format != FORMAT_VERSION.to_string() {
             return Err(StartError::OtherVersion { path: path(), found: format });
@@ -262,11 +261,11 @@ impl Owner {
 
     /// Writes the directory's owner down. After this the databases in it have to be there.
     pub fn claim(&self, data: &Path) -> io::Result<()> {
-        let new = data.join("identity.new");
+        let new = data.join("cp.owner.new");
         let Self { cluster, node } = self;
-        fs::write(&new, format!("{IDENTITY_TITLE}\nformat {FORMAT_VERSION}\ncluster {cluster}\nnode {node}\n"))?;
+        fs::write(&new, format!("{OWNER_TITLE}\nformat {FORMAT_VERSION}\ncluster {cluster}\nnode {node}\n"))?;
         File::open(&new)?.sync_all()?;
-        fs::rename(&new, data.join(IDENTITY_FILE))?;
+        fs::rename(&new, data.join(OWNER_FILE))?;
         File::open(data)?.sync_all()
     }
 }

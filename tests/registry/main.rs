@@ -1,3 +1,4 @@
-//! The registries in process: model, raft, gossip, and the net under them.
+//! The registry in one process: its model, its protocols, its links.
 
+mod net;
 mod raft_cluster;
