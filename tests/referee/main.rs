@@ -1,3 +1,5 @@
 //! The referee, judged.
 
+mod checker;
 mod corpus;
+mod toys;
