@@ -1,5 +1,9 @@
 //! The referee, judged.
 
+mod analysis;
 mod checker;
 mod corpus;
+mod logs;
+mod report;
+mod synthetic;
 mod toys;
