@@ -96,6 +96,16 @@ pub struct Hello {
     pub from: Identity,
     pub to: NodeId,
     pub purpose: Purpose,
+    pub about: About,
+}
+
+/// What a node says of itself beside who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Drawn at random when its data directory was made: a node that comes back with another one has lost what it had promised.
+    pub disk: u64,
+    /// Where its clients reach it; empty if it has not said.
+    pub http: String,
 }
 
 /// The frame that answers a [`Hello`].
@@ -103,6 +113,7 @@ pub struct Hello {
 pub enum Welcome {
     Accepted {
         run: u64,
+        about: About,
     },
     /// One line for the operator of the other node.
     Refused {
@@ -111,8 +122,8 @@ pub enum Welcome {
 }
 
 impl Hello {
-    pub fn new(from: Identity, to: NodeId, purpose: Purpose) -> Self {
-        Self { magic: MAGIC, version: PROTOCOL_VERSION, from, to, purpose }
+    pub fn new(from: Identity, to: NodeId, purpose: Purpose, about: About) -> Self {
+        Self { magic: MAGIC, version: PROTOCOL_VERSION, from, to, purpose, about }
     }
 
     /// Why this node (`me`) does not talk to the sender, if it does not.

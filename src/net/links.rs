@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -21,7 +21,7 @@ use super::link::{Link, LinkReader, LinkWriter};
 use super::wire::{ReadHalf, StreamListener, Wire, WriteHalf};
 use crate::model::ident::NodeId;
 
-pub use super::frame::{Identity, Purpose};
+pub use super::frame::{About, Identity, Purpose};
 
 /// How long a stranger may take to say who it is.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
@@ -42,8 +42,14 @@ struct Shared {
     hub: Arc<DatagramHub>,
     takers: Mutex<HashMap<Purpose, mpsc::Sender<Link>>>,
     refusals: Mutex<BTreeMap<NodeId, String>>,
+    /// What this node and its peers say of themselves.
+    about: Mutex<BTreeMap<NodeId, About>>,
+    gate: OnceLock<Gate>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
+
+/// Why a peer that fits otherwise is not to be spoken to, if it is not.
+pub type Gate = Box<dyn Fn(NodeId, &About) -> Option<String> + Send + Sync>;
 
 /// Why a dial came to nothing. In either case nothing but a handshake was sent.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +79,8 @@ impl Links {
             hub: hub.clone(),
             takers: Mutex::default(),
             refusals: Mutex::default(),
+            about: Mutex::default(),
+            gate: OnceLock::new(),
             tasks: Mutex::default(),
         });
         let accepting = tokio::spawn(accept_all(shared.clone(), bound.streams)).abort_handle();
@@ -108,11 +116,15 @@ impl Links {
         let shared = &self.shared;
         shared.faults.mended(to, &[Direction::Outgoing, Direction::Incoming]).await;
         let (reader, mut writer) = shared.wire.connect(addr).await?;
-        let hello = Hello::new(shared.identity.clone(), to, purpose);
+        let hello = Hello::new(shared.identity.clone(), to, purpose, shared.own_about());
         send_whole(&mut writer, &frame::to_payload(&hello)).await?;
         let mut reader = LinkReader::new(to, reader, shared.faults.clone());
         match frame::from_payload::<Welcome>(&reader.recv().await?)? {
-            Welcome::Accepted { run } => {
+            Welcome::Accepted { run, about } => {
+                if let Some(why) = shared.gate_refusal(to, &about) {
+                    return Err(DialError::Refused(why));
+                }
+                shared.note_about(to, about);
                 shared.refusals.lock().expect("no panic while held").remove(&to);
                 let writer = LinkWriter::new(to, writer, shared.faults.clone());
                 Ok(Link { peer: to, peer_run: run, reader, writer })
@@ -134,6 +146,21 @@ impl Links {
         self.shared.refusals.lock().expect("no panic while held").clone()
     }
 
+    /// What this node tells of itself from the next handshake on.
+    pub fn introduce(&self, about: About) {
+        self.shared.note_about(self.shared.identity.node, about);
+    }
+
+    /// Lets in only peers for which the gate has no objection (one line for both operators). Set once, before traffic.
+    pub fn guard(&self, gate: Gate) {
+        assert!(self.shared.gate.set(gate).is_ok(), "one gate, set once");
+    }
+
+    /// What this node and the peers that it has spoken to say of themselves.
+    pub fn about(&self) -> BTreeMap<NodeId, About> {
+        self.shared.about.lock().expect("no panic while held").clone()
+    }
+
     /// Datagrams of strangers, torn ones and those for somebody else: dropped, and counted here.
     pub fn strange_datagrams(&self) -> u64 {
         self.shared.hub.strange()
@@ -153,6 +180,20 @@ impl Links {
 }
 
 impl Shared {
+    fn own_about(&self) -> About {
+        self.about.lock().expect("no panic while held").get(&self.identity.node).cloned().unwrap_or_default()
+    }
+
+    fn note_about(&self, node: NodeId, about: About) {
+        self.about.lock().expect("no panic while held").insert(node, about);
+    }
+
+    fn gate_refusal(&self, peer: NodeId, about: &About) -> Option<String> {
+        let why = self.gate.get()?(peer, about)?;
+        self.note_refusal(peer, &why);
+        Some(why)
+    }
+
     /// Says it once, not at every redial.
     fn note_refusal(&self, peer: NodeId, why: &str) {
         let before = self.refusals.lock().expect("no panic while held").insert(peer, why.to_owned());
@@ -189,7 +230,7 @@ async fn welcome(shared: &Shared, mut reader: ReadHalf, mut writer: WriteHalf) -
     let hello = frame::from_payload::<Hello>(&frame::read(&mut reader, &mut buffer, HELLO_LEN_MAX).await?)?;
     let peer = hello.from.node;
     let me = &shared.identity;
-    if let Some(why) = hello.refusal(me) {
+    if let Some(why) = hello.refusal(me).or_else(|| shared.gate_refusal(peer, &hello.about)) {
         shared.note_refusal(peer, &why);
         return send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why })).await;
     }
@@ -200,7 +241,9 @@ async fn welcome(shared: &Shared, mut reader: ReadHalf, mut writer: WriteHalf) -
         let why = format!("node {} does not serve {:?} connections now", me.node, hello.purpose);
         return send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why })).await;
     };
-    send_whole(&mut writer, &frame::to_payload(&Welcome::Accepted { run: me.run })).await?;
+    shared.note_about(peer, hello.about);
+    let accepted = Welcome::Accepted { run: me.run, about: shared.own_about() };
+    send_whole(&mut writer, &frame::to_payload(&accepted)).await?;
     let link = Link {
         peer,
         peer_run: hello.from.run,
