@@ -2,4 +2,5 @@
 
 mod checker;
 mod corpus;
+mod filed;
 mod toys;
