@@ -1,6 +1,18 @@
 //! Quorate: a replicated registry of names and groups in two modes, gossip (`ap`) and Raft (`cp`), with its own referee.
 
+/// Whether this build can plant flaws for the referee to find: in tests alone.
+pub const FLAWS: bool = cfg!(feature = "flaws");
+
 pub mod model;
 
 pub mod cluster;
 pub mod registry;
+
+#[cfg(feature = "server")]
+pub mod net;
+
+#[cfg(feature = "server")]
+pub mod node;
+
+#[cfg(feature = "referee")]
+pub mod referee;

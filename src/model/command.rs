@@ -18,12 +18,30 @@ pub struct Command {
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
-    Register { name: Name, owner: Owner, meta: Meta, lease: Option<LeaseId>, condition: Condition },
+    Register {
+        name: Name,
+        owner: Owner,
+        meta: Meta,
+        lease: Option<LeaseId>,
+        condition: Condition,
+    },
     /// With a token: ends that very grant. Without: whatever stands there now.
-    Unregister { name: Name, token: Option<Token> },
-    Join { group: Group, member: Member, meta: Meta, lease: Option<LeaseId> },
+    Unregister {
+        name: Name,
+        token: Option<Token>,
+    },
+    Join {
+        group: Group,
+        member: Member,
+        meta: Meta,
+        lease: Option<LeaseId>,
+    },
     /// With a token: ends that very membership. Without: whatever stands there now.
-    Leave { group: Group, member: Member, token: Option<Token> },
+    Leave {
+        group: Group,
+        member: Member,
+        token: Option<Token>,
+    },
 }
 
 /// When a registration may go through.

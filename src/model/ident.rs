@@ -281,7 +281,8 @@ impl Token {
                 .map(Token::Cp)
                 .ok_or(IdentError::Malformed { what, why: "a cp token is a decimal number" }),
             Mode::Ap => {
-                let malformed = || IdentError::Malformed { what, why: "an ap token is four hexadecimal numbers joined by dots" };
+                let malformed =
+                    || IdentError::Malformed { what, why: "an ap token is four hexadecimal numbers joined by dots" };
                 let mut parts = text.split('.').map(hexadecimal);
                 let mut next = || parts.next().flatten().ok_or_else(malformed);
                 let token = ApToken { hlc: next()?, node: next()?, run: next()?, number: next()? };

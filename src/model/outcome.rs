@@ -9,9 +9,14 @@ use super::ident::{Owner, Token};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// A new grant stands.
-    Granted { entry: Entry, hides: Option<Hidden> },
+    Granted {
+        entry: Entry,
+        hides: Option<Hidden>,
+    },
     /// The same owner (member) and lease held it already; its meta is as asked.
-    Held { entry: Entry },
+    Held {
+        entry: Entry,
+    },
     Ended(Ended),
     Refused(Refusal),
 }

@@ -15,12 +15,27 @@ pub const PAGE_LIMIT_DEFAULT: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     /// Who holds the name. With a token: only if that is the current grant.
-    Whereis { name: Name, token: Option<Token> },
-    Names { page: Page },
-    Membership { group: Group, member: Member, token: Option<Token> },
+    Whereis {
+        name: Name,
+        token: Option<Token>,
+    },
+    Names {
+        page: Page,
+    },
+    Membership {
+        group: Group,
+        member: Member,
+        token: Option<Token>,
+    },
     /// The members of a group, those registered at one node if `node` is given. Nobody joined: an empty list.
-    Members { group: Group, page: Page, node: Option<NodeId> },
-    Groups { page: Page },
+    Members {
+        group: Group,
+        page: Page,
+        node: Option<NodeId>,
+    },
+    Groups {
+        page: Page,
+    },
 }
 
 /// Which part of a list, in byte order of the keys.
@@ -44,8 +59,14 @@ impl Default for Page {
 pub enum Answer {
     Entry(Entry),
     /// One page of entries in key order; `next` is what to pass as `after`, or none at the end.
-    Entries { entries: Vec<Entry>, next: Option<String> },
-    Groups { groups: Vec<GroupCount>, next: Option<String> },
+    Entries {
+        entries: Vec<Entry>,
+        next: Option<String>,
+    },
+    Groups {
+        groups: Vec<GroupCount>,
+        next: Option<String>,
+    },
     /// Not found, or the token is not the current grant's.
     Refused(Refusal),
 }

@@ -56,9 +56,9 @@ impl Table {
     /// Applies one command. Total: it refuses, but never fails. A refusal changes nothing, not even the revision.
     pub fn apply(&mut self, command: &Command) -> Outcome {
         match &command.action {
-            Action::Register { name, owner, meta, lease, condition } => self
-                .register(command, name, owner, meta, lease.as_ref(), condition)
-                .unwrap_or_else(Outcome::Refused),
+            Action::Register { name, owner, meta, lease, condition } => {
+                self.register(command, name, owner, meta, lease.as_ref(), condition)
+            }
             Action::Unregister { name, token } => {
                 let current = self.names.get(name).map(|(_, grant)| grant.token);
                 match self.may_end(current, *token) {
@@ -74,9 +74,7 @@ impl Table {
                     }),
                 }
             }
-            Action::Join { group, member, meta, lease } => {
-                self.join(command, group, member, meta, lease.as_ref()).unwrap_or_else(Outcome::Refused)
-            }
+            Action::Join { group, member, meta, lease } => self.join(command, group, member, meta, lease.as_ref()),
             Action::Leave { group, member, token } => {
                 let current = self.groups.get(group).and_then(|members| members.get(member)).map(|grant| grant.token);
                 match self.may_end(current, *token) {
@@ -105,12 +103,14 @@ impl Table {
         meta: &Meta,
         lease: Option<&LeaseId>,
         condition: &Condition,
-    ) -> Result<Outcome, Refusal> {
-        self.lease_lives(lease)?;
+    ) -> Outcome {
+        if let Some(refusal) = self.lease_refusal(lease) {
+            return Outcome::Refused(refusal);
+        }
         let held = self.names.get(name).cloned();
         let current = || self.name(name);
         if let (Condition::Absent, Some(current)) = (condition, current()) {
-            return Err(Refusal::NameExists { current });
+            return Outcome::Refused(Refusal::NameExists { current });
         }
         let mut superseded = None;
         if let Some((holder, grant)) = &held
@@ -125,7 +125,7 @@ impl Table {
                 Condition::Free | Condition::Present | Condition::Absent | Condition::Takeover => true,
             };
             if !allowed {
-                return Err(match condition {
+                return Outcome::Refused(match condition {
                     Condition::Token(_) => Refusal::TokenStale { current: current() },
                     _ => Refusal::RevisionStale { current: current() },
                 });
@@ -137,26 +137,26 @@ impl Table {
                 grant.changed = self.revision;
                 self.names.insert(name.clone(), (owner.clone(), grant));
             }
-            return Ok(Outcome::Held { entry: self.name(name).expect("it is held") });
+            return Outcome::Held { entry: self.name(name).expect("it is held") };
         }
         match (condition, &held) {
             (Condition::Token(token), Some((_, grant))) if *token == Token::Cp(grant.token) => {
                 superseded = Some(grant.token);
             }
-            (Condition::Token(_), _) => return Err(Refusal::TokenStale { current: current() }),
+            (Condition::Token(_), _) => return Outcome::Refused(Refusal::TokenStale { current: current() }),
             (Condition::Unchanged(revision), Some((_, grant))) if *revision == Revision::Cp(grant.changed) => {}
             (Condition::Unchanged(_), _) | (Condition::Present, None) => {
-                return Err(Refusal::RevisionStale { current: current() });
+                return Outcome::Refused(Refusal::RevisionStale { current: current() });
             }
             (Condition::Present, Some(_)) | (Condition::Takeover, _) | (_, None) => {}
             (Condition::Free | Condition::Absent, Some(_)) => {
-                return Err(Refusal::NameTaken { current: current().expect("it is held") });
+                return Outcome::Refused(Refusal::NameTaken { current: current().expect("it is held") });
             }
         }
         let grant = self.grant(command, meta, lease, superseded);
         let entry = grant.entry(Holder::Owner(name.clone(), owner.clone()));
         self.names.insert(name.clone(), (owner.clone(), grant));
-        Ok(Outcome::Granted { entry, hides: None })
+        Outcome::Granted { entry, hides: None }
     }
 
     fn join(
@@ -166,13 +166,15 @@ impl Table {
         member: &Member,
         meta: &Meta,
         lease: Option<&LeaseId>,
-    ) -> Result<Outcome, Refusal> {
-        self.lease_lives(lease)?;
+    ) -> Outcome {
+        if let Some(refusal) = self.lease_refusal(lease) {
+            return Outcome::Refused(refusal);
+        }
         let holder = Holder::Member(group.clone(), member.clone());
         let held = self.groups.get(group).and_then(|members| members.get(member)).cloned();
         match held {
             Some(grant) if grant.lease.as_ref() == lease && grant.meta == *meta => {
-                Ok(Outcome::Held { entry: grant.entry(holder) })
+                Outcome::Held { entry: grant.entry(holder) }
             }
             // A member that moves to another lease keeps its place: the same member never conflicts with itself.
             Some(mut grant) => {
@@ -182,13 +184,13 @@ impl Table {
                 grant.changed = self.revision;
                 let entry = grant.entry(holder);
                 self.insert_member(group, member, grant);
-                Ok(Outcome::Held { entry })
+                Outcome::Held { entry }
             }
             None => {
                 let grant = self.grant(command, meta, lease, None);
                 let entry = grant.entry(holder);
                 self.insert_member(group, member, grant);
-                Ok(Outcome::Granted { entry, hides: None })
+                Outcome::Granted { entry, hides: None }
             }
         }
     }
@@ -207,11 +209,8 @@ impl Table {
     }
 
     /// No lease is ever granted by this version, so none is known.
-    fn lease_lives(&self, lease: Option<&LeaseId>) -> Result<(), Refusal> {
-        match lease {
-            None => Ok(()),
-            Some(_) => Err(Refusal::LeaseUnknown),
-        }
+    fn lease_refusal(&self, lease: Option<&LeaseId>) -> Option<Refusal> {
+        lease.map(|_| Refusal::LeaseUnknown)
     }
 
     /// A token up to the counter was issued at some time; if it is not the current grant's, that grant has ended before.
@@ -257,9 +256,8 @@ impl Table {
             Query::Whereis { name, token } => found(self.name(name), *token),
             Query::Membership { group, member, token } => found(self.member(group, member), *token),
             Query::Names { page } => {
-                let entries = keys(&self.names, page).map(|(name, (owner, grant))| {
-                    grant.entry(Holder::Owner(name.clone(), owner.clone()))
-                });
+                let entries = keys(&self.names, page)
+                    .map(|(name, (owner, grant))| grant.entry(Holder::Owner(name.clone(), owner.clone())));
                 entries_page(entries, page.limit)
             }
             Query::Members { group, page, node } => {
@@ -303,11 +301,10 @@ where
         Some(after) if after.as_str() >= page.prefix.as_str() => Excluded(after.as_str()),
         _ => Included(page.prefix.as_str()),
     };
-    map.range::<(std::ops::Bound<&str>, std::ops::Bound<&str>), str>((start, Unbounded))
-        .take_while(|(key, _)| {
-            let key: &str = (*key).borrow();
-            key.starts_with(&page.prefix)
-        })
+    map.range::<(std::ops::Bound<&str>, std::ops::Bound<&str>), str>((start, Unbounded)).take_while(|(key, _)| {
+        let key: &str = (*key).borrow();
+        key.starts_with(&page.prefix)
+    })
 }
 
 fn take<T>(items: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, bool) {

@@ -1,0 +1,153 @@
+//! `quorate check`: whether histories in files are linearizable.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rayon::prelude::*;
+
+use crate::referee::check::{self, CheckError, Compared, Options, Tally, Word};
+use crate::referee::checker::Verdict;
+use crate::referee::formats::Model;
+
+/// Tells whether histories are linearizable, one line each: FILE, a tab, and linearizable, not-linearizable or unknown.
+///
+/// Reads Quorate's ndjson, Jepsen's and Knossos' EDN, and porcupine's logs; the format is told from the contents.
+/// Exit code: 0 all linearizable (with --expect: all right), 1 some not (some wrong), 2 cannot tell, 3 a file could not be read.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// What the calls are about, where the file does not tell: names, groups, register, cas-register, multi-register, kv, mutex
+    #[arg(long, value_parser = |text: &str| text.parse::<Model>())]
+    model: Option<Model>,
+    /// How many seconds to search one file for, before it is unknown
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    budget: Duration,
+    /// How many threads to check with [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Say on standard error why a history is not linearizable or cannot be told
+    #[arg(long)]
+    explain: bool,
+    /// A list of the verdicts expected (tab-separated: name, expected, perhaps model); counts right, wrong and unknown
+    #[arg(long, value_name = "VERDICTS.TSV", requires = "paths")]
+    expect: Option<PathBuf>,
+    /// Histories; with --expect the one directory that the list's names are relative to
+    #[arg(value_name = "FILE", required = true)]
+    paths: Vec<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds is asked for".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+const ALL_YES: u8 = 0;
+const SOME_NO: u8 = 1;
+const CANNOT_TELL: u8 = 2;
+const NOT_DONE: u8 = 3;
+const USAGE: u8 = 64;
+
+/// Runs the command, prints, and returns the exit code.
+pub fn run(args: &CheckArgs) -> u8 {
+    let options = Options { model: args.model, budget: args.budget };
+    let pool = match rayon::ThreadPoolBuilder::new().num_threads(args.jobs.map_or(0, usize::from)).build() {
+        Ok(pool) => pool,
+        Err(error) => {
+            eprintln!("quorate: no threads to check with: {error}");
+            return NOT_DONE;
+        }
+    };
+    pool.install(|| match &args.expect {
+        Some(list) => {
+            let [dir] = &args.paths[..] else {
+                eprintln!("quorate: --expect takes one directory");
+                return USAGE;
+            };
+            expect(list, dir, &options, args.explain)
+        }
+        None => files(&args.paths, &options, args.explain),
+    })
+}
+
+fn files(paths: &[PathBuf], options: &Options, explain: bool) -> u8 {
+    let mut worst = ALL_YES;
+    // In order, and each as soon as it is known: the search within a file uses all threads already.
+    for path in paths {
+        let code = match check::check_file(path, options) {
+            Ok(verdict) => {
+                println!("{}\t{}", path.display(), Word::of(&verdict));
+                if explain {
+                    say_why(&path.display().to_string(), &verdict);
+                }
+                match verdict {
+                    Verdict::Linearizable => ALL_YES,
+                    Verdict::NotLinearizable(_) => SOME_NO,
+                    Verdict::Unknown(_) => CANNOT_TELL,
+                }
+            }
+            Err(error) => {
+                say_error(&error);
+                NOT_DONE
+            }
+        };
+        if severity(code) > severity(worst) {
+            worst = code;
+        }
+    }
+    worst
+}
+
+/// A violation weighs more than a doubt; a file that could not be read leaves the question itself open.
+fn severity(code: u8) -> u8 {
+    match code {
+        ALL_YES => 0,
+        CANNOT_TELL => 1,
+        SOME_NO => 2,
+        _ => 3,
+    }
+}
+
+fn expect(list: &std::path::Path, dir: &std::path::Path, options: &Options, explain: bool) -> u8 {
+    let expected = match check::read_expected(list) {
+        Ok(expected) => expected,
+        Err(error) => {
+            say_error(&error);
+            return NOT_DONE;
+        }
+    };
+    let compared: Vec<Compared> = expected.par_iter().map(|expected| check::compare(expected, dir, options)).collect();
+    let mut tally = Tally::default();
+    for compared in &compared {
+        tally.count(compared);
+        match &compared.found {
+            Err(error) => say_error(error),
+            Ok(verdict) => {
+                let found = Word::of(verdict);
+                if found != compared.expected {
+                    println!("{}\t{found}\texpected {}", compared.file, compared.expected);
+                }
+                if explain {
+                    say_why(&compared.file, verdict);
+                }
+            }
+        }
+    }
+    println!("right {}\twrong {}\tunknown {}", tally.right, tally.wrong, tally.unknown);
+    match tally {
+        Tally { failed: 1.., .. } => NOT_DONE,
+        Tally { wrong: 1.., .. } => SOME_NO,
+        Tally { unknown: 1.., .. } | Tally { right: 0, .. } => CANNOT_TELL,
+        Tally { .. } => ALL_YES,
+    }
+}
+
+fn say_why(file: &str, verdict: &Verdict) {
+    match verdict {
+        Verdict::Linearizable => {}
+        Verdict::NotLinearizable(violation) => eprintln!("{file}: {violation}"),
+        Verdict::Unknown(why) => eprintln!("{file}: {why}"),
+    }
+}
+
+fn say_error(error: &CheckError) {
+    eprintln!("quorate: {error}");
+}

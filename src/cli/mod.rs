@@ -1,0 +1,68 @@
+//! The command line: parse, run, print; an exit code that scripts can rely on.
+
+pub mod dev;
+pub mod serve;
+
+use clap::{Parser, Subcommand};
+
+/// What every command's exit code means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Done; found; every promise kept; linearizable.
+    Yes = 0,
+    /// Refused; not found; a promise broken; not linearizable.
+    No = 1,
+    /// Perhaps done; cannot tell.
+    Unknown = 2,
+    /// Surely not done; unreachable; the referee itself failed.
+    NotDone = 3,
+    Usage = 64,
+}
+
+/// A replicated registry of names and groups: ap (gossip) or cp (Raft), by a flag.
+#[derive(Parser)]
+#[command(version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs one node
+    Serve(crate::node::config::ServeArgs),
+    /// Runs a local cluster to play with; its links can be cut
+    Dev(dev::DevArgs),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let wanted = !e.use_stderr();
+            let _ = e.print();
+            return if wanted { Exit::Yes } else { Exit::Usage };
+        }
+    };
+    start_logging();
+    let done = match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Dev(args) => dev::run(args),
+    };
+    done.unwrap_or_else(|e| {
+        eprintln!("quorate: {e:#}");
+        Exit::NotDone
+    })
+}
+
+/// Logs go to standard error; `RUST_LOG` says which (warnings unless given).
+fn start_logging() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,openraft=error,foca=error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}

@@ -1,0 +1,52 @@
+//! `quorate serve`: one node, until it is told to stop.
+
+use tokio::io::AsyncReadExt;
+
+use super::Exit;
+use crate::node::config::{Config, ServeArgs};
+use crate::node::node::Node;
+
+/// Runs a node until SIGINT or SIGTERM.
+pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
+    let config = match Config::try_from(args) {
+        Ok(config) => config,
+        Err(e) => {
+            eprintln!("quorate: {e}");
+            return Ok(Exit::Usage);
+        }
+    };
+    super::runtime()?.block_on(async {
+        let exit_with_stdin = config.exit_with_stdin;
+        let node = Node::start(config).await?;
+        println!("{}", node.greeting());
+        tokio::select! {
+            () = stop_signal() => {}
+            () = stdin_ended(), if exit_with_stdin => {}
+        }
+        node.stop().await;
+        Ok(Exit::Yes)
+    })
+}
+
+/// Returns at SIGINT or SIGTERM.
+pub(super) async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+/// The parent holds the other end of the pipe: it ends with the parent, however that ends.
+async fn stdin_ended() {
+    let mut stdin = tokio::io::stdin();
+    let mut ignored = [0; 64];
+    while matches!(stdin.read(&mut ignored).await, Ok(1..)) {}
+}

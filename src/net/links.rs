@@ -1,0 +1,262 @@
+//! One node's connections to its peers: dialled and accepted, handshake done, cut into frames, with the faults in force.
+//!
+//! A cut link behaves as a cut at the IP level does: a dial hangs (the caller's deadline ends it), frames already handed over
+//! arrive after the link is mended if the connection still stands, datagrams vanish.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::datagram::{DatagramHub, Datagrams};
+use super::fault::{Direction, FaultTable};
+use super::frame::{self, HELLO_LEN_MAX, Hello, Welcome};
+use super::link::{Link, LinkReader, LinkWriter};
+use super::wire::{ReadHalf, StreamListener, Wire, WriteHalf};
+use crate::model::ident::NodeId;
+
+pub use super::frame::{About, Identity, Purpose};
+
+/// How long a stranger may take to say who it is.
+const HELLO_PATIENCE: Duration = Duration::from_secs(5);
+/// Connections accepted and not yet taken by their part. More wait in the kernel.
+const ACCEPT_QUEUE_LEN_MAX: usize = 64;
+
+/// One node's door to its peers. Clones share it.
+#[derive(Clone)]
+pub struct Links {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    identity: Identity,
+    wire: Arc<dyn Wire>,
+    faults: FaultTable,
+    at: SocketAddr,
+    hub: Arc<DatagramHub>,
+    takers: Mutex<HashMap<Purpose, mpsc::Sender<Link>>>,
+    refusals: Mutex<BTreeMap<NodeId, String>>,
+    /// What this node and its peers say of themselves.
+    about: Mutex<BTreeMap<NodeId, About>>,
+    gate: OnceLock<Gate>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// Why a peer that fits otherwise is not to be spoken to, if it is not.
+pub type Gate = Box<dyn Fn(NodeId, &About) -> Option<String> + Send + Sync>;
+
+/// Why a dial came to nothing. In either case nothing but a handshake was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("unreachable: {0}")]
+    Unreachable(#[from] io::Error),
+    /// The two nodes do not fit together; one line why.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+impl Links {
+    /// Listens at `listen` for streams and datagrams.
+    pub async fn bind(
+        wire: Arc<dyn Wire>,
+        identity: Identity,
+        listen: SocketAddr,
+        faults: FaultTable,
+    ) -> io::Result<Self> {
+        let bound = wire.bind(listen).await?;
+        let hub = Arc::new(DatagramHub::new(identity.clone(), bound.datagrams, wire.clone(), faults.clone()));
+        let shared = Arc::new(Shared {
+            identity,
+            wire,
+            faults,
+            at: bound.at,
+            hub: hub.clone(),
+            takers: Mutex::default(),
+            refusals: Mutex::default(),
+            about: Mutex::default(),
+            gate: OnceLock::new(),
+            tasks: Mutex::default(),
+        });
+        let accepting = tokio::spawn(accept_all(shared.clone(), bound.streams)).abort_handle();
+        let receiving = tokio::spawn(hub.receive_all()).abort_handle();
+        shared.tasks.lock().expect("no panic while held").extend([accepting, receiving]);
+        let links = Self { shared };
+        let answering = tokio::spawn(super::probe::answer_all(links.accept(Purpose::Probe))).abort_handle();
+        links.shared.tasks.lock().expect("no panic while held").push(answering);
+        Ok(links)
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.at
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    pub fn faults(&self) -> &FaultTable {
+        &self.shared.faults
+    }
+
+    /// Takes the connections that peers open for one purpose from now on. Those of a purpose nobody takes are refused.
+    pub fn accept(&self, purpose: Purpose) -> mpsc::Receiver<Link> {
+        let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE_LEN_MAX);
+        self.shared.takers.lock().expect("no panic while held").insert(purpose, sender);
+        receiver
+    }
+
+    /// Opens a connection. `addr` is HOST:PORT, resolved anew each time. Takes as long as it takes: bring a deadline.
+    pub async fn dial(&self, to: NodeId, addr: &str, purpose: Purpose) -> Result<Link, DialError> {
+        let shared = &self.shared;
+        shared.faults.mended(to, &[Direction::Outgoing, Direction::Incoming]).await;
+        let (reader, mut writer) = shared.wire.connect(addr).await?;
+        let hello = Hello::new(shared.identity.clone(), to, purpose, shared.own_about());
+        send_whole(&mut writer, &frame::to_payload(&hello)).await?;
+        let mut reader = LinkReader::new(to, reader, shared.faults.clone());
+        match frame::from_payload::<Welcome>(&reader.recv().await?)? {
+            Welcome::Accepted { run, about } => {
+                if let Some(why) = shared.gate_refusal(to, &about) {
+                    return Err(DialError::Refused(why));
+                }
+                shared.note_about(to, about);
+                shared.refusals.lock().expect("no panic while held").remove(&to);
+                let writer = LinkWriter::new(to, writer, shared.faults.clone());
+                Ok(Link { peer: to, peer_run: run, reader, writer })
+            }
+            Welcome::Refused { why } => {
+                shared.note_refusal(to, &why);
+                Err(DialError::Refused(why))
+            }
+        }
+    }
+
+    /// Sends and receives datagrams. One receiver: a second call takes over from the first.
+    pub fn datagrams(&self) -> Datagrams {
+        self.shared.hub.clone().open()
+    }
+
+    /// Peers whose last handshake failed because the nodes do not fit together, and why.
+    pub fn refusals(&self) -> BTreeMap<NodeId, String> {
+        self.shared.refusals.lock().expect("no panic while held").clone()
+    }
+
+    /// What this node tells of itself from the next handshake on.
+    pub fn introduce(&self, about: About) {
+        self.shared.note_about(self.shared.identity.node, about);
+    }
+
+    /// Lets in only peers for which the gate has no objection (one line for both operators). Set once, before traffic.
+    pub fn guard(&self, gate: Gate) {
+        assert!(self.shared.gate.set(gate).is_ok(), "one gate, set once");
+    }
+
+    /// What this node and the peers that it has spoken to say of themselves.
+    pub fn about(&self) -> BTreeMap<NodeId, About> {
+        self.shared.about.lock().expect("no panic while held").clone()
+    }
+
+    /// Datagrams of strangers, torn ones and those for somebody else: dropped, and counted here.
+    pub fn strange_datagrams(&self) -> u64 {
+        self.shared.hub.strange()
+    }
+
+    pub(super) fn hub(&self) -> &Arc<DatagramHub> {
+        &self.shared.hub
+    }
+
+    /// Stops listening. Links handed out go on until they are dropped.
+    pub fn close(&self) {
+        for task in self.shared.tasks.lock().expect("no panic while held").drain(..) {
+            task.abort();
+        }
+        self.shared.takers.lock().expect("no panic while held").clear();
+    }
+}
+
+impl Shared {
+    fn own_about(&self) -> About {
+        self.about.lock().expect("no panic while held").get(&self.identity.node).cloned().unwrap_or_default()
+    }
+
+    fn note_about(&self, node: NodeId, about: About) {
+        self.about.lock().expect("no panic while held").insert(node, about);
+    }
+
+    fn gate_refusal(&self, peer: NodeId, about: &About) -> Option<String> {
+        let why = self.gate.get()?(peer, about)?;
+        self.note_refusal(peer, &why);
+        Some(why)
+    }
+
+    /// Says it once, not at every redial.
+    fn note_refusal(&self, peer: NodeId, why: &str) {
+        let before = self.refusals.lock().expect("no panic while held").insert(peer, why.to_owned());
+        if before.as_deref() != Some(why) {
+            tracing::error!(peer, "handshake refused: {why}");
+        }
+    }
+}
+
+async fn accept_all(shared: Arc<Shared>, mut streams: Box<dyn StreamListener>) {
+    loop {
+        match streams.accept().await {
+            Ok((reader, writer)) => {
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    match timeout(HELLO_PATIENCE, welcome(&shared, reader, writer)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(e)) => tracing::debug!("a connection came to nothing: {e}"),
+                        Err(_) => tracing::debug!("a connection said nothing in time"),
+                    }
+                });
+            }
+            // Out of descriptors, most likely: others have to close first.
+            Err(e) => {
+                tracing::warn!("cannot accept a connection: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn welcome(shared: &Shared, mut reader: ReadHalf, mut writer: WriteHalf) -> io::Result<()> {
+    let mut buffer = BytesMut::with_capacity(HELLO_LEN_MAX);
+    let hello = frame::from_payload::<Hello>(&frame::read(&mut reader, &mut buffer, HELLO_LEN_MAX).await?)?;
+    let peer = hello.from.node;
+    let me = &shared.identity;
+    if let Some(why) = hello.refusal(me).or_else(|| shared.gate_refusal(peer, &hello.about)) {
+        shared.note_refusal(peer, &why);
+        return send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why })).await;
+    }
+    // The first packet would not have come through, nor the answer gone back.
+    shared.faults.mended(peer, &[Direction::Incoming, Direction::Outgoing]).await;
+    let taker = shared.takers.lock().expect("no panic while held").get(&hello.purpose).cloned();
+    let Some(taker) = taker else {
+        let why = format!("node {} does not serve {:?} connections now", me.node, hello.purpose);
+        return send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why })).await;
+    };
+    shared.note_about(peer, hello.about);
+    let accepted = Welcome::Accepted { run: me.run, about: shared.own_about() };
+    send_whole(&mut writer, &frame::to_payload(&accepted)).await?;
+    let link = Link {
+        peer,
+        peer_run: hello.from.run,
+        reader: LinkReader::with_buffer(peer, reader, buffer, shared.faults.clone()),
+        writer: LinkWriter::new(peer, writer, shared.faults.clone()),
+    };
+    let _ = taker.send(link).await;
+    Ok(())
+}
+
+async fn send_whole(writer: &mut WriteHalf, payload: &[u8]) -> io::Result<()> {
+    use tokio::io::AsyncWriteExt;
+    let mut out = BytesMut::new();
+    frame::encode(payload, &mut out);
+    writer.write_all(&out).await
+}

@@ -1,0 +1,72 @@
+//! What the referee knows of a system under test: how to call it, and how to do it harm.
+
+use std::time::Instant;
+
+use async_trait::async_trait;
+
+use super::history::{Conflict, View, What};
+use crate::model::ident::NodeId;
+
+/// What became of one call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Completion {
+    /// Took effect (or was definitely refused); the call with its result filled in.
+    Ok(What),
+    /// Surely had no effect, now or later. Reads that got no answer are this too.
+    Fail(String),
+    /// Nothing is known.
+    Info(String),
+}
+
+/// One client, bound to one node. One call at a time; never retries, never follows a redirect.
+#[async_trait]
+pub trait Client: Send {
+    async fn call(&mut self, what: &What, deadline: Instant) -> Completion;
+}
+
+/// What a system promises, and so what its verdict depends on. Everything is measured on every system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promises {
+    pub linearizable: bool,
+    /// Every node that is up answers everything, cut off or not.
+    pub available: bool,
+    /// After a heal all nodes agree, with exactly one conflict record per losing grant.
+    pub converges: bool,
+}
+
+/// A kind of system that can be put under test.
+#[async_trait]
+pub trait System: Send + Sync {
+    /// As `--systems` names it.
+    fn name(&self) -> &str;
+    fn promises(&self) -> Promises;
+    /// Starts `nodes` nodes (ids 1, 2, …) and waits until they serve.
+    async fn start(&self, nodes: usize, seed: u64) -> anyhow::Result<Box<dyn Running>>;
+}
+
+/// A system under test. Dropping it ends all that it started, however the run ends.
+#[async_trait]
+pub trait Running: Send + Sync {
+    fn nodes(&self) -> Vec<NodeId>;
+    fn client(&self, node: NodeId) -> Box<dyn Client>;
+    /// Who leads, as most nodes see it now; None where the word means nothing.
+    async fn leader(&self) -> Option<NodeId>;
+    /// Makes exactly these directed links pass nothing.
+    async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()>;
+    /// The peers that a node reaches, over everything it says to peers. Err: the node did not answer.
+    async fn reached(&self, node: NodeId) -> anyhow::Result<Vec<NodeId>>;
+    /// SIGKILL.
+    async fn kill(&self, node: NodeId) -> anyhow::Result<()>;
+    /// Starts a killed node again on what it left on disk, under the same addresses, and waits until it answers its clients.
+    async fn restart(&self, node: NodeId) -> anyhow::Result<()>;
+    /// SIGSTOP.
+    async fn pause(&self, node: NodeId) -> anyhow::Result<()>;
+    /// SIGCONT.
+    async fn resume(&self, node: NodeId) -> anyhow::Result<()>;
+    /// What a node shows of itself, whatever others know.
+    async fn view(&self, node: NodeId, deadline: Instant) -> anyhow::Result<View>;
+    /// The conflict records that a node knows; None where there are none by design.
+    async fn conflicts(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Option<Vec<Conflict>>>;
+    /// Ends it in good order.
+    async fn stop(self: Box<Self>) -> anyhow::Result<()>;
+}

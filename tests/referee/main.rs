@@ -1,0 +1,3 @@
+//! The referee, judged.
+
+mod corpus;

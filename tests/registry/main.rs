@@ -1,0 +1,3 @@
+//! The registry in one process: its model, its protocols, its links.
+
+mod net;
