@@ -12,6 +12,9 @@ pub mod registry;
 pub mod net;
 
 #[cfg(feature = "server")]
+pub mod gossip;
+
+#[cfg(feature = "server")]
 pub mod node;
 
 #[cfg(feature = "referee")]

@@ -101,4 +101,33 @@ impl Operation {
     pub fn id(&self) -> OpId {
         self.stamp().id
     }
+
+    /// About how many bytes it takes in a message.
+    pub fn weight(&self) -> usize {
+        let texts = match self {
+            Operation::Add(grant) => {
+                let key = match &grant.holder {
+                    Holder::Owner(name, owner) => name.as_str().len() + owner.as_str().len(),
+                    Holder::Member(group, member) => group.as_str().len() + member.as_str().len(),
+                };
+                key + grant.meta.as_str().len() + ID_LEN * grant.takes.len()
+            }
+            Operation::Meta { change, .. } => ID_LEN + change.meta.as_str().len(),
+            Operation::Remove { grants, reason, .. } => {
+                let record = match reason {
+                    Reason::Given => 0,
+                    Reason::Conflict(defeat) => {
+                        let owners = defeat.loser.0.as_str().len() + defeat.winner.0.as_str().len();
+                        defeat.name.as_str().len() + owners + 4 * ID_LEN
+                    }
+                };
+                ID_LEN * grants.len() + record
+            }
+            Operation::Acknowledge { .. } => 2 * ID_LEN,
+        };
+        2 * ID_LEN + texts
+    }
 }
+
+/// An encoded id or stamp, about.
+const ID_LEN: usize = 20;
