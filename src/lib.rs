@@ -10,6 +10,8 @@ pub mod registry;
 
 #[cfg(feature = "server")]
 pub mod net;
+#[cfg(feature = "server")]
+pub mod raft;
 
 #[cfg(feature = "server")]
 pub mod gossip;

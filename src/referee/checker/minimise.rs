@@ -78,7 +78,8 @@ impl<S: Spec> Search<'_, '_, S> {
     fn run(&mut self) -> (Vec<u32>, bool) {
         let end = self.problem.call(self.culprit).complete;
         // In the order of their invocations.
-        let whole: Vec<u32> = (0..self.problem.calls.len() as u32).filter(|&call| self.problem.call(call).complete <= end).collect();
+        let whole: Vec<u32> =
+            (0..self.problem.calls.len() as u32).filter(|&call| self.problem.call(call).complete <= end).collect();
         let (mut kept, from) = self.window(&whole);
         let mut piece = kept.len().div_ceil(2);
         while piece > 0 && self.steps_left > 0 {
