@@ -4,8 +4,10 @@
 //! calls can be explained by one machine taking them one at a time, [`formats`] reads histories from files, ours and others', and
 //! [`check`] is the library side of `quorate check`.
 
+pub mod analysis;
 pub mod check;
 pub mod checker;
 pub mod client;
 pub mod formats;
 pub mod history;
+pub mod report;
