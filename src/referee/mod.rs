@@ -9,3 +9,4 @@ pub mod checker;
 pub mod client;
 pub mod formats;
 pub mod history;
+pub mod report;
