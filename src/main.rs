@@ -1,7 +1,1 @@
-//! The `quorate` command.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    ExitCode::from(quorate::cli::main() as u8)
-}
+fn main() {}

@@ -62,6 +62,11 @@ impl FaultTable {
         self.table.send_replace(Arc::new(table));
     }
 
+    /// Everything in force.
+    pub fn all(&self) -> BTreeMap<(NodeId, Direction), LinkFault> {
+        self.table.borrow().as_ref().clone()
+    }
+
     /// The fault in force on one direction of a link.
     pub fn get(&self, peer: NodeId, direction: Direction) -> LinkFault {
         let table = self.table.borrow();

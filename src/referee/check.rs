@@ -70,8 +70,8 @@ impl fmt::Display for Word {
 /// Checks the history in one file.
 pub fn check_file(file: &Path, options: &Options) -> Result<Verdict, CheckError> {
     let text = read_text(file)?;
-    let recorded = formats::read(&text, options.model)
-        .map_err(|error| CheckError::Malformed { file: file.to_owned(), error })?;
+    let recorded =
+        formats::read(&text, options.model).map_err(|error| CheckError::Malformed { file: file.to_owned(), error })?;
     let deadline = Instant::now() + options.budget;
     Ok(recorded.check(&Budget::until(&|| Instant::now() >= deadline)))
 }
@@ -145,7 +145,8 @@ fn parse_expected(text: &str) -> Result<Vec<Expected>, FormatError> {
         .map(|(index, line)| {
             let error = |message: String| FormatError::new(index + 1, message);
             let fields: Vec<&str> = line.split('\t').map(str::trim).collect();
-            let field = |at: usize| fields.get(at).copied().ok_or_else(|| error(format!("column {} is missing", at + 1)));
+            let field =
+                |at: usize| fields.get(at).copied().ok_or_else(|| error(format!("column {} is missing", at + 1)));
             let word = field(verdict)?;
             let model = match model.map(field).transpose()? {
                 None | Some("" | "-") => None,

@@ -1,3 +1,5 @@
 //! The registry in one process: its model, its protocols, its links.
 
 mod net;
+mod raft_cluster;
+mod raft_storage;

@@ -230,7 +230,8 @@ impl<'p, 'a, S: Spec> Dfs<'p, 'a, S> {
             }
             match choice {
                 Some(choice) if open => {
-                    let position = self.problem.opens.binary_search(&call).expect("an open call is among the open calls");
+                    let position =
+                        self.problem.opens.binary_search(&call).expect("an open call is among the open calls");
                     return Some(Cursor::Open(position as u32, choice + 1));
                 }
                 Some(choice) => return Some(Cursor::Returned(call, choice + 1)),

@@ -103,7 +103,8 @@ impl<'p, 'a, S: Spec> Frontier<'p, 'a, S> {
                 }
                 invoked += 1;
             }
-            let slot = (0..SLOT_COUNT).find(|&slot| self.slots[slot].call == call).expect("a returning call is pending");
+            let slot =
+                (0..SLOT_COUNT).find(|&slot| self.slots[slot].call == call).expect("a returning call is pending");
             if let Some(why) = self.explain(1 << slot, watch) {
                 self.steps = watch.steps;
                 return Found::Stopped(why);

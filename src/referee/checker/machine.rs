@@ -12,7 +12,10 @@ pub(super) enum Next {
     Nowhere,
     One(u32),
     /// A range of [`Machine::many`].
-    Many { start: u32, end: u32 },
+    Many {
+        start: u32,
+        end: u32,
+    },
 }
 
 /// One engine's view of the object: states are numbers, equal iff the states are.

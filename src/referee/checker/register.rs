@@ -72,7 +72,9 @@ impl Spec for Register {
         match op {
             RegisterOp::Read => true,
             RegisterOp::Write(_) => false,
-            RegisterOp::Cas(old, new) => ret == Some(&RegisterRet::Mismatch) || old == new && ret == Some(&RegisterRet::Done),
+            RegisterOp::Cas(old, new) => {
+                ret == Some(&RegisterRet::Mismatch) || old == new && ret == Some(&RegisterRet::Done)
+            }
         }
     }
 }

@@ -232,7 +232,8 @@ impl<'a> Reader<'a> {
             .char_indices()
             .enumerate()
             .find(|&(count, (_, char))| {
-                count >= least && (char.is_whitespace() || matches!(char, ',' | '"' | ';' | '(' | ')' | '[' | ']' | '{' | '}'))
+                count >= least
+                    && (char.is_whitespace() || matches!(char, ',' | '"' | ';' | '(' | ')' | '[' | ']' | '{' | '}'))
             })
             .map_or(rest.len(), |(_, (index, _))| index);
         self.at += end;

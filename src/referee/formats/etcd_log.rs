@@ -68,7 +68,8 @@ pub(super) fn read(text: &str, model: Option<Model>) -> Result<Recorded, FormatE
 fn event<'a>(text: &str, at: usize, said: &'a str) -> Result<Option<Event<'a, Edn<'a>>>, FormatError> {
     let error = |message: &str| FormatError::at(text, at, message);
     let mut reader = Reader::new(said.trim_end());
-    let mut next = || reader.next_element().map_err(|wrong| error(&wrong.message)).map(|found| found.map(|(_, element)| element));
+    let mut next =
+        || reader.next_element().map_err(|wrong| error(&wrong.message)).map(|found| found.map(|(_, element)| element));
     let Some(Edn::Int(process)) = next()? else { return Ok(None) };
     let process = u64::try_from(process).map_err(|_| error("a process is not negative"))?;
     let (Some(Edn::Keyword(kind)), Some(Edn::Keyword(f))) = (next()?, next()?) else {

@@ -78,7 +78,11 @@ pub(super) fn pair<'a, V>(text: &str, events: Vec<Event<'a, V>>) -> Result<Vec<P
             }
             None if kind == Kind::Info => {}
             None => {
-                return Err(FormatError::at(text, at, format!("process {process} is answered :{f}, but had invoked nothing")));
+                return Err(FormatError::at(
+                    text,
+                    at,
+                    format!("process {process} is answered :{f}, but had invoked nothing"),
+                ));
             }
         }
     }

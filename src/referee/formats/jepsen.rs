@@ -104,7 +104,11 @@ fn model_of(text: &str, calls: &[ClientCall]) -> Result<Model, FormatError> {
             "cas" => model = Model::CasRegister,
             "read" | "write" => {}
             other => {
-                return Err(FormatError::at(text, call.at, format!("no model is known that has an operation :{other}")));
+                return Err(FormatError::at(
+                    text,
+                    call.at,
+                    format!("no model is known that has an operation :{other}"),
+                ));
             }
         }
     }
@@ -205,7 +209,8 @@ impl<'a> Calls<'a> {
             let parts = answer.map_or(&call.asked.value, |(_, answer)| &answer.value);
             let Edn::Sequence(parts) = parts else { return Err(self.error(call, "a :txn is a vector of operations")) };
             let parts: Option<Vec<Part>> = parts.iter().map(|part| txn_part(part, answer.is_some())).collect();
-            let parts = parts.ok_or_else(|| self.error(call, "a :txn holds [:read key value] and [:write key value]"))?;
+            let parts =
+                parts.ok_or_else(|| self.error(call, "a :txn holds [:read key value] and [:write key value]"))?;
             calls.push(timed(call, answer, Txn(parts), answer.map(|_| ())));
         }
         Ok(calls)
@@ -219,7 +224,8 @@ impl<'a> Calls<'a> {
                 (None, Some((key, value))) => Some((key.to_string(), value.clone())),
                 (None, None) => None,
             };
-            let (key, asked) = split(&call.asked).ok_or_else(|| self.error(call, "an operation of a kv store has a :key"))?;
+            let (key, asked) =
+                split(&call.asked).ok_or_else(|| self.error(call, "an operation of a kv store has a :key"))?;
             let text = |element: &Edn| match element {
                 Edn::Text(text) => Some(Arc::from(&**text)),
                 Edn::Nil => Some(Arc::from("")),

@@ -1,0 +1,298 @@
+//! A node of `cp`, from its configuration to its stop.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::Fatal as RaftFatal;
+use openraft::{BasicNode, Config, SnapshotPolicy};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::contact::Contacts;
+use super::durable::{Fdatasync, Owner, StartError};
+use super::flaws::{Flaws, Speculation};
+use super::forward::{self, Forwarder};
+use super::leadership::Leadership;
+use super::log_io::Fatal;
+use super::log_store::{Closed, LogStore, MIRROR_BYTES_MAX};
+use super::network::NetworkFactory;
+use super::reads::{Reads, Sources};
+use super::registry::RaftRegistry;
+use super::rpc::RpcServer;
+use super::snapshot::SnapshotStore;
+use super::state_machine::StateMachine;
+use super::types::Raft;
+use crate::cluster::Role;
+use crate::model::ident::NodeId;
+use crate::net::clock::{Clock, SystemClock};
+use crate::net::links::{Links, Purpose};
+
+/// The exit code of a node that cannot go on.
+const EXIT_FAILED: i32 = 3;
+/// How long a stopping node waits for its disk.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// When a leader counts as lost. The wider `election_min..election_max`, the rarer two candidates at once; the shorter, the sooner
+/// a new leader, and the more often a slow one is deposed for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    pub heartbeat: Duration,
+    pub election_min: Duration,
+    pub election_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self { heartbeat: ms(100), election_min: ms(400), election_max: ms(800) }
+    }
+}
+
+/// What a node of `cp` needs to know.
+#[derive(Clone)]
+pub struct RaftConfig {
+    pub node: NodeId,
+    /// The first members and their peer addresses (HOST:PORT), this node among them. Once there is a log, what it says counts.
+    pub cluster_members: BTreeMap<NodeId, String>,
+    /// Holds `raft/`, `snap/` and a file that tells whose they are.
+    pub data_dir: PathBuf,
+    pub timing: Timing,
+    /// Log entries between two snapshots.
+    pub snapshot_every: u64,
+    /// Log entries kept behind a snapshot, so that a peer that was away for a moment need not be sent the whole table.
+    pub log_kept: u64,
+    pub clock: Arc<dyn Clock>,
+    /// Called once, with one line, when the node cannot go on: its disk has failed, or Raft has. Must not return in production:
+    /// after a failed `fsync` nothing that the node says can be believed.
+    pub fatal: Fatal,
+    pub flaws: Flaws,
+}
+
+impl RaftConfig {
+    pub fn new(node: NodeId, cluster_members: BTreeMap<NodeId, String>, data_dir: PathBuf) -> Self {
+        Self {
+            node,
+            cluster_members,
+            data_dir,
+            timing: Timing::default(),
+            snapshot_every: 50_000,
+            log_kept: 20_000,
+            clock: Arc::new(SystemClock),
+            fatal: Arc::new(|line| {
+                eprintln!("quorate: {line}");
+                std::process::exit(EXIT_FAILED);
+            }),
+            flaws: Flaws::default(),
+        }
+    }
+}
+
+/// What a node knows of its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftStatus {
+    pub leader: Option<NodeId>,
+    pub term: u64,
+    /// Index of the last log entry applied here; 0 before the first.
+    pub applied: u64,
+    pub committed: u64,
+    /// Every member's peer address and role.
+    pub members: BTreeMap<NodeId, (String, Role)>,
+}
+
+/// A running node.
+pub struct RaftNode {
+    pub registry: Arc<RaftRegistry>,
+    /// Said once, where the log knows other members than the configuration does: the log's count.
+    pub notice: Option<String>,
+    raft: Raft,
+    tasks: Vec<AbortHandle>,
+    closed: Mutex<Option<Closed>>,
+}
+
+/// Opens the data directory, takes the links of `cp`, and runs.
+pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartError> {
+    // Taken at once: a peer that calls while the disk is being read waits, rather than being refused.
+    let purposes = [Purpose::Replication, Purpose::Heartbeat, Purpose::Election, Purpose::Snapshot];
+    let incoming = purposes.map(|purpose| links.accept(purpose));
+    let forwarded = links.accept(Purpose::Forward);
+
+    let (log, closed, snapshots) = open(&config, &links).await?;
+    let pristine = log.is_pristine();
+    let raft_config = openraft_config(&config, links.identity().cluster.clone(), pristine)?;
+    let contacts = Arc::new(Contacts::new(config.clock.clone()));
+    let network = NetworkFactory::new(links.clone(), contacts.clone(), config.timing.election_max);
+    let (machine, view) = StateMachine::new(snapshots, Some(log.durable()));
+    let damaged = |e: &dyn std::fmt::Display| StartError::Damaged { path: config.data_dir.clone(), why: e.to_string() };
+    let raft =
+        Raft::new(config.node, Arc::new(raft_config), network, log.clone(), machine).await.map_err(|e| match e {
+            RaftFatal::StorageError(e) => damaged(&e),
+            other => StartError::Raft(other.to_string()),
+        })?;
+
+    let leadership = Arc::new(Leadership::new(config.node, &raft, contacts.clone(), config.timing));
+    let addresses = leadership.clone();
+    let forwarder = Forwarder::new(links, contacts.clone(), move |node| addresses.address(node));
+    let reads = Reads::new(Sources {
+        raft: raft.clone(),
+        leadership: leadership.clone(),
+        forwarder: forwarder.clone(),
+        view: view.clone(),
+        timing: config.timing,
+    });
+    let registry = Arc::new(RaftRegistry {
+        node: config.node,
+        raft: raft.clone(),
+        view,
+        log,
+        leadership,
+        forwarder,
+        reads,
+        clock: config.clock.clone(),
+        commands: RaftRegistry::commands(),
+        flaws: config.flaws,
+        speculation: Speculation::default(),
+    });
+
+    // A node that has taken part before may have promised a leader, just before it stopped, not to elect another one yet.
+    let guarded_until = (!pristine).then(|| Instant::now() + config.timing.election_max);
+    let server = RpcServer { raft: raft.clone(), contacts: contacts.clone(), guarded_until };
+    let mut tasks = incoming.map(|links| tokio::spawn(server.clone().serve(links)).abort_handle()).to_vec();
+    let answering = registry.clone();
+    let answer = move |ask| {
+        let registry = answering.clone();
+        async move { registry.answer_peer(ask).await }
+    };
+    tasks.push(tokio::spawn(forward::serve(forwarded, contacts, answer)).abort_handle());
+    tasks.push(tokio::spawn(watch_over(raft.clone(), config.fatal.clone())).abort_handle());
+    if let Some(until) = guarded_until {
+        let raft = raft.clone();
+        let guard = async move {
+            tokio::time::sleep_until(until).await;
+            raft.runtime_config().elect(true);
+        };
+        tasks.push(tokio::spawn(guard).abort_handle());
+    }
+    let notice = begin(&raft, &config, pristine).await?;
+    Ok(RaftNode { registry, notice, raft, tasks, closed: Mutex::new(Some(closed)) })
+}
+
+async fn open(config: &RaftConfig, links: &Links) -> Result<(LogStore, Closed, Arc<SnapshotStore>), StartError> {
+    let (data, fatal) = (config.data_dir.clone(), config.fatal.clone());
+    let owner = Owner { cluster: links.identity().cluster.clone(), node: config.node };
+    let opening = move || {
+        let unusable = |source| StartError::Unusable { path: data.clone(), source };
+        std::fs::create_dir_all(&data).map_err(unusable)?;
+        let required = owner.check(&data)?;
+        let snapshots = SnapshotStore::open(&data.join("snap"), required, Box::new(Fdatasync))?;
+        let (log, closed) = LogStore::open(&data.join("raft"), required, Box::new(Fdatasync), MIRROR_BYTES_MAX, fatal)?;
+        if !required {
+            owner.claim(&data).map_err(unusable)?;
+        }
+        Ok((log, closed, snapshots))
+    };
+    tokio::task::spawn_blocking(opening).await.map_err(|e| StartError::Raft(e.to_string()))?
+}
+
+fn openraft_config(config: &RaftConfig, cluster_name: String, pristine: bool) -> Result<Config, StartError> {
+    let ms = |duration: Duration| duration.as_millis() as u64;
+    let timing = &config.timing;
+    let raft = Config {
+        cluster_name,
+        heartbeat_interval: ms(timing.heartbeat),
+        election_timeout_min: ms(timing.election_min),
+        election_timeout_max: ms(timing.election_max),
+        // Until the restart guard is over, see `start`.
+        enable_elect: pristine,
+        enable_pre_vote: Some(true),
+        // A restarted leader that went on in its old term could fork history if its disk had lost something.
+        enable_leader_restore: Some(false),
+        // A leader that has lost its majority must not hold back those who have not (openraft #2080).
+        quorum_loss_probe_interval: Some(2 * ms(timing.election_max)),
+        max_payload_entries: 1024,
+        install_snapshot_timeout: 10_000,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
+        // Purging close behind the applied entries is what openraft #2116 stumbles over.
+        max_in_snapshot_log_to_keep: config.log_kept,
+        purge_batch_size: (config.log_kept / 8).clamp(1, 1000),
+        ..Config::default()
+    };
+    raft.validate().map_err(|e| StartError::Raft(e.to_string()))
+}
+
+/// Makes the first members known to an empty log. All of them do so alike, which is safe. Returns what is to be said if the log
+/// knows better.
+async fn begin(raft: &Raft, config: &RaftConfig, pristine: bool) -> Result<Option<String>, StartError> {
+    let given = &config.cluster_members;
+    if pristine {
+        let members = given.iter().map(|(id, addr)| (*id, BasicNode::new(addr))).collect::<BTreeMap<_, _>>();
+        // Refused: a peer was quicker, and what it says counts.
+        return match raft.initialize(members).await {
+            Ok(()) | Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => {
+                Ok(None)
+            }
+            Err(e) => Err(StartError::Raft(e.to_string())),
+        };
+    }
+    let membership = raft.metrics().borrow_watched().membership_config.clone();
+    let known = membership.membership().nodes().map(|(id, node)| (*id, node.addr.clone())).collect::<BTreeMap<_, _>>();
+    if known.is_empty() || known == *given {
+        return Ok(None);
+    }
+    let list = known.iter().map(|(id, addr)| format!("{id}={addr}")).collect::<Vec<_>>().join(",");
+    Ok(Some(format!("the members in the log count, not those given: {list}")))
+}
+
+/// Raft that has stopped by itself takes the node with it.
+async fn watch_over(raft: Raft, fatal: Fatal) {
+    let mut metrics = raft.metrics();
+    loop {
+        let state = metrics.borrow_and_update().running_state.clone();
+        match state {
+            Ok(()) => {}
+            Err(RaftFatal::Stopped) => return,
+            Err(e) => return fatal(&format!("Raft has failed: {e}; this node stops")),
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl RaftNode {
+    pub fn status(&self) -> RaftStatus {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let role = |id: &NodeId| match () {
+            () if metrics.current_leader == Some(*id) => Role::Leader,
+            () if membership.voter_ids().any(|voter| voter == *id) => Role::Voter,
+            () => Role::Learner,
+        };
+        let index = |id: Option<super::types::LogId>| id.map_or(0, |id| id.index());
+        RaftStatus {
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            applied: index(metrics.last_applied),
+            committed: index(metrics.local_committed),
+            members: membership.nodes().map(|(id, node)| (*id, (node.addr.clone(), role(id)))).collect(),
+        }
+    }
+
+    /// Index of the last entry in the current snapshot.
+    pub fn snapshot_index(&self) -> Option<u64> {
+        self.raft.metrics().borrow_watched().snapshot.map(|id| id.index())
+    }
+
+    /// Stops taking part. When this returns, the data directory is free again, unless a call is still under way.
+    pub async fn stop(self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        let _ = self.raft.shutdown().await;
+        let closed = self.closed.lock().expect("no panic while held").take();
+        drop(self);
+        if let Some(closed) = closed {
+            let _ = tokio::task::spawn_blocking(move || closed.wait(CLOSE_PATIENCE)).await;
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The replicated table: commands in, outcomes out, and a view that readers take without waiting.
+//!
+//! One task applies. After each batch it publishes a clone of the table, which costs nothing to make since clones share
+//! structure; a reader takes the newest view in nanoseconds and keeps it as long as it likes.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::snapshot::{SnapshotStore, StoredSnapshot};
+use super::types::{Effect, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::model::table::Table;
+
+/// Entries applied before readers see them and clients hear of them, at most.
+const APPLY_BATCH_LEN_MAX: usize = 512;
+/// A snapshot that nobody insists on is not begun sooner after the last one.
+const SNAPSHOT_PERIOD_MIN: Duration = Duration::from_secs(10);
+
+/// The table as of one log entry.
+#[derive(Clone, Default)]
+pub struct Published {
+    pub table: Table,
+    pub applied: Option<LogId>,
+}
+
+impl Published {
+    /// Index of the next entry to apply.
+    pub fn next_index(&self) -> u64 {
+        self.applied.map_or(0, |applied| applied.index() + 1)
+    }
+}
+
+/// What readers see of the state machine. Clones share it.
+#[derive(Clone)]
+pub struct View {
+    published: Arc<ArcSwap<Published>>,
+    /// Index of the next entry to apply; raised after `published`.
+    next: watch::Receiver<u64>,
+}
+
+impl View {
+    /// The newest state. It stays as it is while it is held.
+    pub fn now(&self) -> arc_swap::Guard<Arc<Published>> {
+        self.published.load()
+    }
+
+    /// Returns once the entry of this index, and all before it, are applied. False: the state machine is gone.
+    pub async fn wait_for(&self, index: u64) -> bool {
+        self.next.clone().wait_for(|next| *next > index).await.is_ok()
+    }
+
+    /// Returns once this revision is reached. False: the state machine is gone.
+    pub async fn wait_for_revision(&self, revision: u64) -> bool {
+        let mut next = self.next.clone();
+        next.wait_for(|_| self.now().table.revision() >= revision).await.is_ok()
+    }
+}
+
+/// Applies the log to the table.
+pub struct StateMachine {
+    table: Table,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    published: Arc<ArcSwap<Published>>,
+    next: watch::Sender<u64>,
+    snapshots: Arc<SnapshotStore>,
+    snapshot_began: Option<Instant>,
+    /// How far the log is on disk here, if that is to be waited for.
+    durable: Option<watch::Receiver<u64>>,
+}
+
+impl StateMachine {
+    /// An empty table. Whatever is applied, and so seen by readers, is on this node's disk first if `durable` is given: a
+    /// restarted node can then tell by its log what it may have shown.
+    pub fn new(snapshots: Arc<SnapshotStore>, durable: Option<watch::Receiver<u64>>) -> (Self, View) {
+        let published = Arc::new(ArcSwap::default());
+        let (next, next_seen) = watch::channel(0);
+        let view = View { published: published.clone(), next: next_seen };
+        let machine = Self {
+            table: Table::default(),
+            applied: None,
+            membership: StoredMembership::default(),
+            published,
+            next,
+            snapshots,
+            snapshot_began: None,
+            durable,
+        };
+        (machine, view)
+    }
+
+    async fn apply_batch(&mut self, batch: &mut Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        let Some((last, _)) = batch.last() else { return Ok(()) };
+        let last = last.log_id.index();
+        if let Some(durable) = &mut self.durable {
+            let gone = |_| io::Error::other("the Raft log is closed");
+            durable.wait_for(|next| *next > last).await.map_err(gone)?;
+        }
+        let mut answers = Vec::with_capacity(batch.len());
+        for (entry, responder) in batch.drain(..) {
+            let effect = match &entry.payload {
+                EntryPayload::Blank => Effect::None,
+                EntryPayload::Normal(proposal) => {
+                    // Every replica would fail alike: better to stop than to differ.
+                    let command = proposal.decode().map_err(io::Error::other)?;
+                    let outcome = self.table.apply(&command);
+                    Effect::Outcome { outcome, revision: self.table.revision() }
+                }
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                    Effect::None
+                }
+            };
+            self.applied = Some(entry.log_id);
+            answers.extend(responder.map(|responder| (responder, effect)));
+        }
+        // Readers first: whoever has been told of a write must see it.
+        self.publish();
+        answers.into_iter().for_each(|(responder, effect)| responder.send(effect));
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        let published = Published { table: self.table.clone(), applied: self.applied };
+        let next = published.next_index();
+        self.published.store(Arc::new(published));
+        self.next.send_replace(next);
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut batch = Vec::new();
+        while let Some(entry) = entries.next().await {
+            batch.push(entry?);
+            if batch.len() == APPLY_BATCH_LEN_MAX {
+                self.apply_batch(&mut batch).await?;
+            }
+        }
+        self.apply_batch(&mut batch).await
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
+        let recent = self.snapshot_began.is_some_and(|began| began.elapsed() < SNAPSHOT_PERIOD_MIN);
+        if recent && !force {
+            return None;
+        }
+        Some(self.get_snapshot_builder().await)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        self.snapshot_began = Some(Instant::now());
+        let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
+        SnapshotBuilder { table: self.table.clone(), meta, store: self.snapshots.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        let (store, keep) = (self.snapshots.clone(), meta.clone());
+        self.table = blocking(move || store.install(&keep, snapshot)).await?;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.publish();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let store = self.snapshots.clone();
+        blocking(move || store.current()).await
+    }
+}
+
+/// Writes a snapshot of the table as it was when this was made, in the background.
+pub struct SnapshotBuilder {
+    table: Table,
+    meta: SnapshotMeta,
+    store: Arc<SnapshotStore>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let (table, meta, store) = (self.table.clone(), self.meta.clone(), self.store.clone());
+        blocking(move || store.build(&meta, &table)).await
+    }
+}
+
+/// The content of a snapshot.
+#[derive(Clone)]
+pub enum SnapshotData {
+    /// On this node's disk.
+    Stored(StoredSnapshot),
+    /// As it came from the leader, in pieces.
+    Received(Vec<Bytes>),
+}
+
+/// Runs what touches the disk away from the threads that serve requests.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
