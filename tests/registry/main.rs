@@ -1,4 +1,5 @@
 //! The registry in one process: its model, its protocols, its links.
 
+mod gossip;
 mod net;
 mod raft_cluster;
