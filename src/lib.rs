@@ -7,7 +7,13 @@ pub mod model;
 
 pub mod cluster;
 pub mod registry;
+pub mod wire;
 
+#[cfg(feature = "client")]
+pub mod client;
+
+#[cfg(feature = "server")]
+pub mod http;
 #[cfg(feature = "server")]
 pub mod net;
 #[cfg(feature = "server")]

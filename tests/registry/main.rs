@@ -3,3 +3,4 @@
 mod gossip;
 mod net;
 mod raft_cluster;
+mod raft_storage;
