@@ -2,4 +2,5 @@
 
 mod net;
 mod raft_cluster;
+mod raft_pinned;
 mod raft_storage;

@@ -205,6 +205,7 @@ async fn the_others_go_on_when_the_leader_ends_and_it_comes_back_as_one_of_them(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_nodes_restarted_at_once_have_lost_nothing() {
     let mut cluster = Cluster::start(3).await;
+    cluster.leader().await;
     for at in 0..20 {
         assert!(is_granted(&cluster.register(at % 3 + 1, &format!("n{at}"), "a").await));
     }
@@ -252,9 +253,11 @@ async fn a_cut_off_minority_refuses(with_leader: bool) {
     }
     // By now it knows, and says so at once.
     let began = Instant::now();
+    let log_before = cluster.nodes[&alone].log_extent().last;
     let outcome = cluster.register(alone, "late", "m").await;
     assert_eq!(outcome, Err(CommandFailure::NotApplied(Reason::NoQuorum)));
     assert!(began.elapsed() < Duration::from_millis(200), "took {:?}", began.elapsed());
+    assert_eq!(cluster.nodes[&alone].log_extent().last, log_before, "not applied, yet it is in the log");
     assert_eq!(cluster.whereis(alone, "old", Consistency::Stale).await, Ok(Some("a".into())));
     let lease = cluster.whereis(alone, "old", Consistency::Leader).await;
     assert_eq!(lease, Err(Reason::NoQuorum));
@@ -327,10 +330,12 @@ async fn a_follower_that_was_away_too_long_takes_a_snapshot_and_keeps_it() {
     for at in 0..300 {
         assert!(is_granted(&cluster.register(through, &format!("n{at}"), "a").await));
     }
+    let (theirs, mine) = (cluster.nodes[&through].log_extent(), 10);
+    assert!(theirs.purged.is_some_and(|purged| purged > mine), "the leader still has it all: {theirs:?}");
     cluster.restart(away).await;
     assert_eq!(cluster.whereis(away, "n299", Consistency::Linearizable).await, Ok(Some("a".into())));
-    let snapshot = cluster.nodes[&away].snapshot_index();
-    assert!(snapshot.is_some_and(|index| index >= 50), "{snapshot:?}");
+    let extent = cluster.nodes[&away].log_extent();
+    assert!(extent.purged > Some(mine) && extent.purged == extent.snapshot, "{extent:?}");
     cluster.stop(away).await;
     cluster.restart(away).await;
     for at in [0, 150, 299] {
