@@ -7,11 +7,20 @@ pub mod model;
 
 pub mod cluster;
 pub mod registry;
+pub mod wire;
 
+#[cfg(feature = "client")]
+pub mod client;
+
+#[cfg(feature = "server")]
+pub mod http;
 #[cfg(feature = "server")]
 pub mod net;
 #[cfg(feature = "server")]
 pub mod raft;
+
+#[cfg(feature = "server")]
+pub mod gossip;
 
 #[cfg(feature = "server")]
 pub mod node;
