@@ -2,3 +2,4 @@
 
 mod net;
 mod raft_cluster;
+mod table;

@@ -1,0 +1,3 @@
+//! The server from outside: its API on real sockets, its processes.
+
+mod http;
