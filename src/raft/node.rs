@@ -280,6 +280,11 @@ impl RaftNode {
         }
     }
 
+    /// Index of the last entry in the current snapshot.
+    pub fn snapshot_index(&self) -> Option<u64> {
+        self.raft.metrics().borrow_watched().snapshot.map(|id| id.index())
+    }
+
     /// Stops taking part. When this returns, the data directory is free again, unless a call is still under way.
     pub async fn stop(self) {
         self.tasks.iter().for_each(AbortHandle::abort);

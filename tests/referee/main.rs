@@ -1,3 +1,6 @@
 //! The referee, judged.
 
+mod checker;
 mod corpus;
+mod filed;
+mod toys;

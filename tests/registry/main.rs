@@ -3,3 +3,4 @@
 mod net;
 mod raft_cluster;
 mod table;
+mod raft_storage;

@@ -1,6 +1,6 @@
 //! Hashing for the engines' tables: quick, the same on every run, not meant to withstand an adversary.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
 pub(super) type Mixing = BuildHasherDefault<Mixer>;
 
@@ -66,4 +66,10 @@ fn split_mix(index: u64) -> u64 {
 /// hash is the exclusive or of its elements' keys. `n` sets collide with odds of about n² / 2¹²⁹.
 pub(super) fn zobrist(index: u64) -> u128 {
     u128::from(split_mix(2 * index)) << 64 | u128::from(split_mix(2 * index + 1))
+}
+
+/// A 128-bit hash of a value, for sets that are hashed as the exclusive or of their elements.
+pub(super) fn wide(value: impl Hash) -> u128 {
+    let half = |salt: u64| split_mix(Mixing::default().hash_one((salt, &value)));
+    u128::from(half(1)) << 64 | u128::from(half(2))
 }

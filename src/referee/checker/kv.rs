@@ -2,11 +2,17 @@
 //!
 //! Texts that grow by appending get long, and a search compares states all the time. So a text is known by its length and a 128-bit
 //! fingerprint that can be continued, and keeps its characters only as a chain of what was appended.
+//!
+//! Many appends between two gets could come in very many orders. But a text that no get returned, nor a longer one beginning with it,
+//! can explain no get until something is put: all such texts are one state, [`KvState::Unseen`].
 
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::hash::Mixing;
+use super::history::Call;
 use super::spec::Spec;
 
 /// A text that is cheap to append to and to compare. Two different texts are taken for equal with odds of about n² / 2¹²⁷ among n.
@@ -70,7 +76,7 @@ impl Hash for Text {
     }
 }
 
-impl fmt::Debug for Text {
+impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         let mut at = self.last.as_ref();
@@ -78,8 +84,13 @@ impl fmt::Debug for Text {
             parts.push(&*appended.text);
             at = appended.before.as_ref();
         }
-        parts.reverse();
-        write!(f, "{:?}", parts.concat())
+        parts.iter().rev().try_for_each(|part| f.write_str(part))
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
     }
 }
 
@@ -107,27 +118,72 @@ pub enum KvRet {
     Done,
 }
 
+/// What a key holds.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum KvState {
+    Text(Text),
+    /// Some text that no get returned the beginning of.
+    Unseen,
+}
+
+impl fmt::Debug for KvState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KvState::Text(text) => write!(f, "{text:?}"),
+            KvState::Unseen => f.write_str("a text that no get returned, nor one that begins with it"),
+        }
+    }
+}
+
 /// One key's specification.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Kv;
+#[derive(Clone, Debug, Default)]
+pub struct Kv {
+    /// Fingerprints of all that gets returned, and of every beginning of it.
+    seen: HashSet<u128, Mixing>,
+}
+
+impl Kv {
+    /// For a history of these calls.
+    pub fn of(calls: &[&Call<KvOp, KvRet>]) -> Self {
+        let mut seen = HashSet::default();
+        let got: HashSet<&KvRet> = calls.iter().filter_map(|call| call.result.as_ref()).collect();
+        for ret in got {
+            if let KvRet::Got(text) = ret {
+                let mut fingerprint = 0;
+                seen.insert(fingerprint);
+                for byte in text.to_string().bytes() {
+                    fingerprint = continue_fingerprint(fingerprint, byte);
+                    seen.insert(fingerprint);
+                }
+            }
+        }
+        Self { seen }
+    }
+
+    fn state(&self, text: Text) -> KvState {
+        if self.seen.contains(&text.fingerprint) { KvState::Text(text) } else { KvState::Unseen }
+    }
+}
 
 impl Spec for Kv {
-    type State = Text;
+    type State = KvState;
     type Op = KvOp;
     type Ret = KvRet;
 
-    fn initial(&self) -> Vec<Text> {
-        vec![Text::new("")]
+    fn initial(&self) -> Vec<KvState> {
+        vec![self.state(Text::new(""))]
     }
 
-    fn step(&self, state: &Text, op: &KvOp, ret: Option<&KvRet>, next: &mut Vec<Text>) {
-        let found = match (op, ret) {
-            (KvOp::Get, Some(KvRet::Got(text))) => (text == state).then(|| state.clone()),
-            (KvOp::Get, None) => Some(state.clone()),
-            (KvOp::Put(text), Some(KvRet::Done) | None) => Some(Text::new(text)),
-            (KvOp::Append(text), Some(KvRet::Done) | None) => Some(state.append(text)),
+    fn step(&self, state: &KvState, op: &KvOp, ret: Option<&KvRet>, next: &mut Vec<KvState>) {
+        let found = match (op, ret, state) {
+            (KvOp::Get, Some(KvRet::Got(got)), KvState::Text(text)) => (got == text).then(|| state.clone()),
+            (KvOp::Get, Some(KvRet::Got(_)), KvState::Unseen) => None,
+            (KvOp::Get, None, _) => Some(state.clone()),
+            (KvOp::Put(text), Some(KvRet::Done) | None, _) => Some(self.state(Text::new(text))),
+            (KvOp::Append(more), Some(KvRet::Done) | None, KvState::Text(text)) => Some(self.state(text.append(more))),
+            (KvOp::Append(_), Some(KvRet::Done) | None, KvState::Unseen) => Some(KvState::Unseen),
             // A return that the operation does not have.
-            (KvOp::Get, Some(KvRet::Done)) | (KvOp::Put(_) | KvOp::Append(_), Some(KvRet::Got(_))) => None,
+            (KvOp::Get, Some(KvRet::Done), _) | (KvOp::Put(_) | KvOp::Append(_), Some(KvRet::Got(_)), _) => None,
         };
         next.extend(found);
     }

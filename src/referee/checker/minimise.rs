@@ -35,9 +35,12 @@ pub(super) struct Explanation {
 
 /// How long the frontier may take for the states; beyond it the explanation does without them.
 const STATES_STEPS_MAX: u64 = 3_000_000;
-/// How long one test may take, and all of them.
-const TEST_STEPS_MAX: u64 = 100_000;
-const TESTS_STEPS_MAX: u64 = 1_000_000;
+/// How long all tests may take; one may take about a hundred steps for each call kept, so that ghosts whose states have no end (one
+/// that appends) do not use up everything.
+const TESTS_STEPS_MAX: u64 = 500_000;
+const TEST_STEPS_LEAST: u64 = 2_000;
+const TEST_STEPS_PER_CALL: u64 = 100;
+const TEST_STEPS_PER_STATE: u64 = 10;
 
 /// Explains why the return of `culprit` is inexplicable; `known` is what the frontier found, if it ran to that event.
 pub(super) fn explain<S: Spec>(
@@ -134,7 +137,9 @@ impl<S: Spec> Search<'_, '_, S> {
             (Some(_), Some(known)) => known.all_states.clone(),
             (None, _) | (_, None) => self.spec.initial(),
         };
-        let mut watch = Watch::new(Budget::steps(TEST_STEPS_MAX.min(self.steps_left)), None);
+        let most =
+            TEST_STEPS_LEAST + TEST_STEPS_PER_CALL * kept.len() as u64 + TEST_STEPS_PER_STATE * initial.len() as u64;
+        let mut watch = Watch::new(Budget::steps(most.min(self.steps_left)), None);
         let found = Frontier::new(self.spec, &part, initial, &ghosts).run(&mut watch);
         // Preparing a test is work as well.
         self.steps_left = self.steps_left.saturating_sub(watch.steps + 1 + self.problem.calls.len() as u64 / 2);

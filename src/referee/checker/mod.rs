@@ -9,8 +9,7 @@
 
 mod dfs;
 mod frontier;
-//G pub mod groups;
-//G mod groups_set;
+pub mod groups;
 mod hash;
 pub mod history;
 pub mod kv;
@@ -18,11 +17,12 @@ mod machine;
 mod minimise;
 pub mod multi;
 pub mod mutex;
-//G pub mod names;
+pub mod names;
 mod open_sets;
 mod race;
 pub mod register;
 pub mod spec;
+pub mod token;
 
 use std::collections::BTreeMap;
 use std::fmt;

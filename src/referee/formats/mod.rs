@@ -13,9 +13,11 @@ pub mod own;
 use std::fmt;
 use std::str::FromStr;
 
-use super::checker::kv::{self, KvOp, KvRet};
+use super::checker::groups::GroupCall;
+use super::checker::kv::{Kv, KvOp, KvRet};
 use super::checker::multi::{MultiRegister, Txn};
 use super::checker::mutex::{Mutex, MutexOp};
+use super::checker::names::NameCall;
 use super::checker::register::{Register, RegisterOp, RegisterRet};
 use super::checker::{self, Budget, Call, Verdict};
 
@@ -107,6 +109,24 @@ pub enum History {
     MultiRegister(Vec<Call<Txn, ()>>),
     Kv(Vec<Keyed<KvOp, KvRet>>),
     Mutex(Vec<Call<MutexOp, ()>>),
+    /// Quorate's own.
+    Own {
+        names: Vec<NameCall>,
+        groups: Vec<GroupCall>,
+    },
+}
+
+impl History {
+    /// Whether there is no call that may have had an effect or told something.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            History::Register(calls) => calls.is_empty(),
+            History::MultiRegister(calls) => calls.is_empty(),
+            History::Kv(calls) => calls.is_empty(),
+            History::Mutex(calls) => calls.is_empty(),
+            History::Own { names, groups } => names.is_empty() && groups.is_empty(),
+        }
+    }
 }
 
 /// What a file records.
@@ -144,18 +164,23 @@ impl Recorded {
         if !self.any_event {
             return Verdict::Unknown("the file records nothing".to_owned());
         }
+        // Events, but no call that had an effect or told anything: whatever the object is, they fit it.
+        if self.history.is_empty() {
+            return Verdict::Linearizable;
+        }
         match &self.history {
-            // Events, but no call that had an effect or told anything: whatever the object is, they fit it.
-            History::Register(calls) if calls.is_empty() => Verdict::Linearizable,
-            History::MultiRegister(calls) if calls.is_empty() => Verdict::Linearizable,
-            History::Kv(calls) if calls.is_empty() => Verdict::Linearizable,
-            History::Mutex(calls) if calls.is_empty() => Verdict::Linearizable,
             History::Register(calls) => {
                 checker::check_keys(calls, |keyed| (&keyed.key, &keyed.call), |_, _| Register, budget)
             }
             History::MultiRegister(calls) => checker::check(&MultiRegister, calls, budget),
-            History::Kv(calls) => checker::check_keys(calls, |keyed| (&keyed.key, &keyed.call), |_, _| kv::Kv, budget),
+            History::Kv(calls) => {
+                checker::check_keys(calls, |keyed| (&keyed.key, &keyed.call), |_, calls| Kv::of(calls), budget)
+            }
             History::Mutex(calls) => checker::check(&Mutex, calls, budget),
+            History::Own { names, groups } => checker::worst([
+                if names.is_empty() { Verdict::Linearizable } else { checker::names::check(names, budget) },
+                if groups.is_empty() { Verdict::Linearizable } else { checker::groups::check(groups, budget) },
+            ]),
         }
     }
 }
