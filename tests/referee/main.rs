@@ -3,6 +3,7 @@
 mod analysis;
 mod checker;
 mod corpus;
+mod filed;
 mod logs;
 mod report;
 mod synthetic;

@@ -61,7 +61,7 @@ pub enum Flaw {
     DroppedEffect,
     /// Answered from the state of some calls before, without effect.
     Stale,
-    /// The answers of this call and the one taken before are exchanged, if they can be.
+    /// The answers of this call and the one taken before are exchanged, if they asked the same kind of thing.
     Swapped,
     /// The object forgets its last change before it takes the call: what it counts, it counts again.
     Repeated,
@@ -128,7 +128,11 @@ pub fn run<T: Toy>(mut toy: T, shape: Shape, dice: &mut Dice) -> Vec<Call<T::Op,
     }
     if let Some((at, Flaw::Swapped)) = shape.flaw {
         let find = |number: usize| calls.iter().position(|(taken, _)| *taken == number);
-        if let (Some(one), Some(other)) = (find(at + 1), find(at)) {
+        // Only answers of one kind of operation: others could not be written down.
+        let kind = |call: usize| std::mem::discriminant(&calls[call].1.op);
+        if let (Some(one), Some(other)) = (find(at + 1), find(at))
+            && kind(one) == kind(other)
+        {
             let result = calls[one].1.result.clone();
             calls[one].1.result = std::mem::replace(&mut calls[other].1.result, result);
         }
@@ -228,9 +232,17 @@ impl Toy for ToyMutex {
     }
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ToyKv {
     text: String,
+    /// How many different texts are put and appended.
+    texts: usize,
+}
+
+impl ToyKv {
+    pub fn new(texts: usize) -> Self {
+        Self { text: String::new(), texts }
+    }
 }
 
 impl Toy for ToyKv {
@@ -238,7 +250,7 @@ impl Toy for ToyKv {
     type Ret = KvRet;
 
     fn draw(&self, dice: &mut Dice) -> KvOp {
-        let text = Arc::from(format!("{} ", dice.below(100)));
+        let text = Arc::from(format!("{} ", dice.below(self.texts)));
         match dice.below(10) {
             0..4 => KvOp::Get,
             4..9 => KvOp::Append(text),
