@@ -24,3 +24,6 @@ pub mod node;
 
 #[cfg(feature = "referee")]
 pub mod referee;
+
+#[cfg(feature = "referee")]
+pub mod systems;
