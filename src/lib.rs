@@ -20,6 +20,9 @@ pub mod net;
 pub mod raft;
 
 #[cfg(feature = "server")]
+pub mod gossip;
+
+#[cfg(feature = "server")]
 pub mod node;
 
 #[cfg(feature = "referee")]

@@ -7,6 +7,7 @@
 //! [`runner`] makes one run: [`workload`] calls (what [`generator`] and [`contest`] think of), [`nemesis`] carries the [`schedule`]
 //! out and keeps the [`situation`], [`observer`] looks at every node, [`recorder`] writes down; they share a [`scene`].
 
+pub mod analysis;
 pub mod check;
 pub mod checker;
 pub mod client;
