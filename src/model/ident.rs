@@ -195,10 +195,25 @@ impl FromStr for Meta {
         if text == "{}" {
             return Ok(Self::empty());
         }
-        let map: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
+        // Read once as a whole: what is no JSON to some reader is refused here, not found by that reader.
+        let _: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
             .map_err(|_| IdentError::Malformed { what, why: "it has to be a JSON object" })?;
-        Ok(Self(Arc::from(serde_json::Value::Object(map).to_string())))
+        Ok(Self(Arc::from(without_space(text))))
     }
+}
+
+/// JSON as it was sent, without the white space between its parts. Numbers keep all their digits, and keys their order.
+fn without_space(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let kept = json.chars().filter(|c| {
+        let keep = in_string || !c.is_ascii_whitespace();
+        if *c == '"' && !escaped {
+            in_string = !in_string;
+        }
+        escaped = in_string && *c == '\\' && !escaped;
+        keep
+    });
+    kept.collect()
 }
 
 impl TryFrom<String> for Meta {

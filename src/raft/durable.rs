@@ -78,7 +78,7 @@ impl Disk {
         remove_unfinished(path).map_err(unusable)?;
         let db = match open_sled(path) {
             // The index snapshots of sled's are made from the data alone, and are made anew when they are gone.
-            Err(StartError::Damaged { .. }) if set_index_aside(path).map_err(unusable)? => open_sled(path)?,
+            Err(StartError::Damaged { .. }) if remove_index(path).map_err(unusable)? => open_sled(path)?,
             other => other?,
         };
         let damaged = |e: sled::Error| StartError::Damaged { path: path.to_owned(), why: e.to_string() };
@@ -164,7 +164,7 @@ fn remove_unfinished(path: &Path) -> io::Result<()> {
 }
 
 /// Removes sled's index snapshots. False: there were none.
-fn set_index_aside(path: &Path) -> io::Result<bool> {
+pub fn remove_index(path: &Path) -> io::Result<bool> {
     let mut found = false;
     for entry in fs::read_dir(path)? {
         let entry = entry?;

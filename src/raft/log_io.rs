@@ -15,6 +15,7 @@ use super::durable::Disk;
 use super::keys::{self, ChunkWriter};
 use super::mirror::{self, Mirror};
 use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::witness::{Note, Witness};
 
 /// One group commit takes at most so many entries, and so many bytes of them.
 const GROUP_ENTRIES_MAX: usize = 4096;
@@ -64,6 +65,8 @@ pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
 
 pub struct LogIo {
     pub disk: Disk,
+    pub witness: Witness,
+    pub _lock: std::fs::File,
     pub queue: Receiver<Op>,
     pub mirror: Arc<Mutex<Mirror>>,
     /// The log up to, not including, this index is on disk.
@@ -73,6 +76,9 @@ pub struct LogIo {
     pub mirror_bytes_max: usize,
     /// The last of the log as written so far.
     pub last: Option<LogId>,
+    pub vote: Option<Vote>,
+    /// The last vote that a commit has covered.
+    pub durable_vote: Option<Vote>,
     pub committed: Option<LogId>,
     pub chunk: ChunkWriter,
     /// Chunks below this index are still to be deleted.
@@ -155,7 +161,9 @@ impl LogIo {
                 return Ok(());
             }
             self.note_committed()?;
-            self.disk.commit()
+            self.disk.commit()?;
+            self.durable_vote = self.vote;
+            self.witness.note(Note { last: self.last, vote: self.vote })
         });
         if result.is_ok() && !waiters.is_empty() {
             let next = self.last.map_or(0, |last| last.index() + 1);
@@ -163,7 +171,7 @@ impl LogIo {
             self.durable.send_if_modified(|durable| std::mem::replace(durable, next) != next);
         }
         for waiter in waiters {
-            let result = result.as_ref().map(|()| ()).map_err(|e| io::Error::new(e.kind(), e.to_string()));
+            let result = result.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string()));
             match waiter {
                 Waiter::Flushed(flushed) => flushed.io_completed(result),
                 Waiter::Done(done) => {
@@ -197,6 +205,7 @@ impl LogIo {
                 // What was appended before the vote must not be younger on disk than the vote.
                 self.end_chunk()?;
                 self.disk.insert(keys::VOTE, postcard::to_stdvec(&vote).expect("a vote can be encoded"))?;
+                self.vote = Some(vote);
             }
             Op::Truncate { after, done } => {
                 waiters.push(Waiter::Done(done));
@@ -230,23 +239,23 @@ impl LogIo {
     fn note_committed(&mut self) -> io::Result<bool> {
         let committed = self.mirror().committed;
         let committed = match (committed, self.last) {
-            (Some(committed), Some(last)) if committed <= last => Some(committed),
+            (Some(committed), Some(last)) if committed <= last => committed,
             // The same leader's log, as far as it is written.
-            (Some(committed), Some(last)) if committed.committed_leader_id() == last.committed_leader_id() => {
-                Some(last)
-            }
+            (Some(committed), Some(last)) if committed.committed_leader_id() == last.committed_leader_id() => last,
             // What is written may still be an older leader's tail, about to be truncated.
             _ => return Ok(false),
         };
-        if committed <= self.committed {
+        if Some(committed) <= self.committed {
             return Ok(false);
         }
         self.disk.insert(keys::COMMITTED, postcard::to_stdvec(&committed).expect("a log id can be encoded"))?;
-        self.committed = committed;
+        self.committed = Some(committed);
         Ok(true)
     }
 
     fn truncate(&mut self, after: Option<LogId>) -> io::Result<()> {
+        // The vote as it is on disk for certain: one that is still on its way here must not be demanded either.
+        self.witness.take_back(Note { last: after, vote: self.durable_vote })?;
         let keep = after.map_or(0, |after| after.index() + 1);
         let mut batch = sled::Batch::default();
         // The chunk that the cut goes through is written anew without its end.
@@ -291,7 +300,7 @@ impl LogIo {
         let log_is_empty = self.last.is_none_or(|last| last.index() < below);
         let full = keys.len() > PURGE_KEYS_MAX;
         // The last of them is needed to tell where the one before it ends, unless nothing at all is left after it.
-        if !(log_is_empty && !full) {
+        if full || !log_is_empty {
             keys.pop();
         }
         if !full {

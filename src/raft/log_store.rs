@@ -18,6 +18,7 @@ use super::keys::{self, ChunkWriter};
 use super::log_io::{Fatal, LogIo, Op};
 use super::mirror::Mirror;
 use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::witness::{self, Before, Note, Witness};
 
 /// How much of the log is kept in RAM, in bytes.
 pub const MIRROR_BYTES_MAX: usize = 128 * 1024 * 1024;
@@ -53,48 +54,59 @@ impl LogStore {
         fatal: Fatal,
     ) -> Result<(Self, Closed), StartError> {
         let damaged = |why: String| StartError::Damaged { path: path.to_owned(), why };
+        let unusable = |source| StartError::Unusable { path: path.to_owned(), source };
         if required && !path.join("db").exists() {
             return Err(damaged("the Raft log is missing".into()));
         }
-        let disk = Disk::open(path, barrier)?;
-        let meta = disk.get(keys::META).map_err(|e| damaged(e.to_string()))?;
-        match meta.as_deref() {
-            Some([keys::LOG_FORMAT]) => {}
-            Some(_) => return Err(damaged("its log is of another format".into())),
-            None if required => return Err(damaged("the beginning of the Raft log is missing".into())),
-            None => {}
-        }
-        let mirror = load(&disk, mirror_bytes_max).map_err(damaged)?;
+        std::fs::create_dir_all(path).map_err(unusable)?;
+        // Before anything is touched: sled's own lock comes too late for that.
+        let Some(lock) = witness::lock(path).map_err(unusable)? else {
+            return Err(StartError::InUse { path: path.to_owned() });
+        };
+        let before = Before::keep(path).map_err(unusable)?;
+        let (witness, note) = Witness::open(&path.join("witness")).map_err(unusable)?;
+        let checked = Disk::open(path, barrier).and_then(|disk| {
+            let mirror = check(&disk, required, note, mirror_bytes_max).map_err(damaged)?;
+            Ok((disk, mirror))
+        });
+        let (mut disk, mirror) = match checked {
+            Ok(checked) => checked,
+            Err(StartError::Damaged { path, why }) => {
+                before.put_back().map_err(unusable)?;
+                return Err(StartError::Damaged { path, why });
+            }
+            Err(other) => {
+                before.discard().map_err(unusable)?;
+                return Err(other);
+            }
+        };
+        disk.insert(keys::META, vec![keys::LOG_FORMAT]).and_then(|()| disk.commit()).map_err(unusable)?;
+        before.discard().map_err(unusable)?;
         let recovery = mirror.last().map(|last| last.index()).filter(|_| mirror.last() > mirror.committed);
         let next = mirror.next_index();
-        let (last, committed) = (mirror.last(), mirror.committed);
+        let (last, committed, vote) = (mirror.last(), mirror.committed, mirror.vote);
         let mirror = Arc::new(Mutex::new(mirror));
         let (queue, ops) = channel();
         let (durable, durable_seen) = watch::channel(next);
         let (closed, when_closed) = channel();
-        let mut io = LogIo {
+        let io = LogIo {
             disk,
+            witness,
+            _lock: lock,
             queue: ops,
             mirror: mirror.clone(),
             durable,
             fatal,
             mirror_bytes_max,
             last,
+            vote,
+            durable_vote: vote,
             committed,
             chunk: ChunkWriter::default(),
             purge_below: None,
             closed: Some(closed),
         };
-        if meta.is_none() {
-            io.disk
-                .insert(keys::META, vec![keys::LOG_FORMAT])
-                .and_then(|()| io.disk.commit())
-                .map_err(|source| StartError::Unusable { path: path.to_owned(), source })?;
-        }
-        std::thread::Builder::new()
-            .name("raft-io".into())
-            .spawn(move || io.run())
-            .map_err(|source| StartError::Unusable { path: path.to_owned(), source })?;
+        std::thread::Builder::new().name("raft-io".into()).spawn(move || io.run()).map_err(unusable)?;
         let store = Self { mirror, queue, durable: durable_seen, recovery: Arc::new(Mutex::new(recovery)) };
         Ok((store, Closed(when_closed)))
     }
@@ -148,7 +160,23 @@ fn gone() -> io::Error {
     io::Error::other("the Raft log is closed")
 }
 
-/// Reads all there is, checks it, and keeps the end of it.
+/// Reads all there is, and makes sure that it is all there was.
+fn check(disk: &Disk, required: bool, note: Option<Note>, mirror_bytes_max: usize) -> Result<Mirror, String> {
+    match disk.get(keys::META).map_err(|e| e.to_string())?.as_deref() {
+        Some([keys::LOG_FORMAT]) => {}
+        Some(_) => return Err("its log is of another format".into()),
+        None if required || note.is_some() => return Err("the beginning of the Raft log is missing".into()),
+        None => {}
+    }
+    let mirror = load(disk, mirror_bytes_max)?;
+    let found = Note { last: mirror.last(), vote: mirror.vote };
+    match note.and_then(|note| note.missing(&found)) {
+        Some(missing) => Err(missing),
+        None => Ok(mirror),
+    }
+}
+
+/// Reads all entries, and keeps the last ones.
 fn load(disk: &Disk, mirror_bytes_max: usize) -> Result<Mirror, String> {
     let mut mirror = Mirror::default();
     mirror.vote = value(disk, keys::VOTE)?;

@@ -2,7 +2,7 @@
 //!
 //! A command comes in at [`registry`], goes to the leader ([`leadership`] knows who that is, [`forward`] is the way there), and is
 //! proposed to openraft. openraft asks [`log_store`] to keep the entry: RAM at once ([`mirror`]), disk as part of a group commit
-//! ([`log_io`], on a database that [`durable`] makes survive power cuts, in the layout of [`keys`]). [`network`] sends it to the
+//! ([`log_io`], on a database that [`durable`] makes survive power cuts, in the layout of [`keys`], with [`witness`] to find out when something is missing). [`network`] sends it to the
 //! peers, whose [`rpc`] takes it in. Once a majority has it on disk, [`state_machine`] applies it and publishes the new state, and
 //! the outcome goes back. A read asks [`reads`] when this node's state is new enough, and then looks at the published state.
 //! [`snapshot`] keeps the whole table from time to time, so that the log can be cut. [`node`] puts all that together,
@@ -25,8 +25,9 @@ pub mod rpc;
 pub mod snapshot;
 pub mod state_machine;
 pub mod types;
+pub mod witness;
 
 pub use durable::StartError;
 pub use flaws::Flaws;
-pub use node::{RaftConfig, RaftNode, RaftStatus, Timing, start};
+pub use node::{LogExtent, RaftConfig, RaftNode, RaftStatus, Timing, start};
 pub use registry::RaftRegistry;

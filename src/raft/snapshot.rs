@@ -87,16 +87,20 @@ impl SnapshotStore {
     }
 
     /// Makes this the current snapshot, unless it is already; returns its table.
-    pub fn install(&self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<Table> {
-        match data {
-            SnapshotData::Stored(stored) => self.load(&stored.record).and_then(|bytes| decode(&bytes)),
-            SnapshotData::Received(pieces) => {
-                // Decoded before anything is written: what cannot be read must not replace what can.
-                let table = decode(&pieces.concat())?;
-                self.publish(meta, &pieces)?;
-                Ok(table)
+    pub fn install(self: &Arc<Self>, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<Table> {
+        let pieces = match data {
+            SnapshotData::Stored(stored) if Arc::ptr_eq(self, &stored.store) => {
+                return self.load(&stored.record).and_then(|bytes| decode(&bytes));
             }
-        }
+            SnapshotData::Stored(stored) => {
+                (0..stored.pieces()).map(|at| stored.piece(at)).collect::<Result<_, _>>()?
+            }
+            SnapshotData::Received(pieces) => pieces,
+        };
+        // Decoded before anything is written: what cannot be read must not replace what can.
+        let table = decode(&pieces.concat())?;
+        self.publish(meta, &pieces)?;
+        Ok(table)
     }
 
     fn publish(&self, meta: &SnapshotMeta, pieces: &[Bytes]) -> io::Result<Record> {

@@ -1,11 +1,21 @@
 //! What the referee knows of a system under test: how to call it, and how to do it harm.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use async_trait::async_trait;
 
 use super::history::{Conflict, View, What};
 use crate::model::ident::NodeId;
+
+/// The peers that answered a node's probes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Over everything that the node says to peers.
+    pub fully: BTreeSet<NodeId>,
+    /// Over some of it: neither a cut nor a healthy link.
+    pub partly: BTreeSet<NodeId>,
+}
 
 /// What became of one call.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,12 +59,14 @@ pub trait System: Send + Sync {
 pub trait Running: Send + Sync {
     fn nodes(&self) -> Vec<NodeId>;
     fn client(&self, node: NodeId) -> Box<dyn Client>;
+    /// Whether one of the nodes leads, when all is well.
+    fn has_leader(&self) -> bool;
     /// Who leads, as most nodes see it now; None where the word means nothing.
     async fn leader(&self) -> Option<NodeId>;
-    /// Makes exactly these directed links pass nothing.
+    /// Makes exactly these directed links pass nothing; they are in force when it returns. Nodes that are stopped need not know.
     async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()>;
-    /// The peers that a node reaches, over everything it says to peers. Err: the node did not answer.
-    async fn reached(&self, node: NodeId) -> anyhow::Result<Vec<NodeId>>;
+    /// The peers that a node reaches now, asked through the faults in force. Err: the node itself did not answer.
+    async fn reached(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Reach>;
     /// SIGKILL.
     async fn kill(&self, node: NodeId) -> anyhow::Result<()>;
     /// Starts a killed node again on what it left on disk, under the same addresses, and waits until it answers its clients.

@@ -138,6 +138,16 @@ pub enum What {
     Conflicts { records: Vec<Conflict> },
 }
 
+impl What {
+    /// Whether it asks and changes nothing: without an answer it is certain that it had no effect.
+    pub fn is_read(&self) -> bool {
+        match self {
+            What::Whereis { .. } | What::Members { .. } | What::View(_) | What::Conflicts { .. } | What::Probe { .. } => true,
+            What::Register { .. } | What::Unregister { .. } | What::Join { .. } | What::Leave { .. } | What::Fault(_) => false,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Registered {

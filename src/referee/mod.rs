@@ -3,9 +3,24 @@
 //! [`client`] is all that it knows of a system; [`history`] what happened, as it is kept. [`checker`] decides whether a history of
 //! calls can be explained by one machine taking them one at a time, [`formats`] reads histories from files, ours and others', and
 //! [`check`] is the library side of `quorate check`.
+//!
+//! [`runner`] makes one run: [`workload`] calls (what [`generator`] and [`contest`] think of), [`nemesis`] carries the [`schedule`]
+//! out and keeps the [`situation`], [`observer`] looks at every node, [`recorder`] writes down; they share a [`scene`].
 
+pub mod analysis;
 pub mod check;
 pub mod checker;
 pub mod client;
+pub mod contest;
 pub mod formats;
+pub mod generator;
 pub mod history;
+pub mod nemesis;
+pub mod observer;
+pub mod recorder;
+pub mod report;
+pub mod runner;
+pub mod scene;
+pub mod schedule;
+pub mod situation;
+pub mod workload;

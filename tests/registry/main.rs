@@ -1,4 +1,7 @@
 //! The registry in one process: its model, its protocols, its links.
 
+mod gossip;
 mod net;
 mod raft_cluster;
+mod raft_pinned;
+mod raft_storage;

@@ -175,3 +175,255 @@ async fn a_write_through_any_node_is_read_on_every_node() {
     let taken = cluster.register(2, "name-1", "b").await;
     assert!(matches!(taken, Ok(Outcome::Refused(Refusal::NameTaken { .. }))), "{taken:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_alone_is_a_cluster_and_keeps_what_it_was_told() {
+    let mut cluster = Cluster::start(1).await;
+    assert!(is_granted(&cluster.register(1, "alone", "a").await));
+    cluster.stop(1).await;
+    cluster.restart(1).await;
+    assert_eq!(cluster.whereis(1, "alone", Consistency::Linearizable).await, Ok(Some("a".into())));
+    assert_eq!(cluster.nodes[&1].notice, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_others_go_on_when_the_leader_ends_and_it_comes_back_as_one_of_them() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    assert!(is_granted(&cluster.register(leader, "before", "a").await));
+    cluster.stop(leader).await;
+    let other = *cluster.nodes.keys().next().unwrap();
+    let outcome = cluster.register(other, "after", "b").await;
+    assert!(is_granted(&outcome), "{outcome:?}");
+    cluster.restart(leader).await;
+    for name in ["before", "after"] {
+        assert!(matches!(cluster.whereis(leader, name, Consistency::Linearizable).await, Ok(Some(_))), "{name}");
+    }
+    assert_eq!(cluster.leader().await, cluster.nodes[&leader].status().leader.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_nodes_restarted_at_once_have_lost_nothing() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.leader().await;
+    for at in 0..20 {
+        assert!(is_granted(&cluster.register(at % 3 + 1, &format!("n{at}"), "a").await));
+    }
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+    for id in 1..=3 {
+        cluster.restart(id).await;
+    }
+    for at in 0..20 {
+        let found = cluster.whereis(at % 3 + 1, &format!("n{at}"), Consistency::Linearizable).await;
+        assert_eq!(found, Ok(Some("a".into())), "n{at}");
+    }
+}
+
+/// Whether the minority's answer is one that it may give: a refusal, or not knowing. Never an outcome.
+fn says_no(outcome: &Result<Outcome, CommandFailure>) -> bool {
+    match outcome {
+        Ok(_) => false,
+        Err(CommandFailure::NotApplied(reason)) => matches!(reason, Reason::NoLeader | Reason::NoQuorum),
+        Err(CommandFailure::Unknown(_)) => true,
+    }
+}
+
+async fn a_cut_off_minority_refuses(with_leader: bool) {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    assert!(is_granted(&cluster.register(leader, "old", "a").await));
+    let alone = if with_leader { leader } else { leader % 3 + 1 };
+    let majority = (1..=3).filter(|id| *id != alone).collect::<Vec<_>>();
+    // So that it has applied it.
+    assert_eq!(cluster.whereis(alone, "old", Consistency::Linearizable).await, Ok(Some("a".into())));
+    cluster.cut(&[alone]);
+    let mut not_applied = Vec::new();
+    for at in 0..6 {
+        let began = Instant::now();
+        let name = format!("minority-{at}");
+        let outcome =
+            cluster.nodes[&alone].registry.execute(register(&name, "m"), &command_call(1_000)).await.map(|r| r.value);
+        assert!(says_no(&outcome), "{outcome:?}");
+        assert!(began.elapsed() < Duration::from_millis(1_300), "took {:?}", began.elapsed());
+        if let Err(CommandFailure::NotApplied(_)) = outcome {
+            not_applied.push(name);
+        }
+        let read = cluster.whereis(alone, "old", Consistency::Linearizable).await;
+        assert!(matches!(read, Err(Reason::NoLeader | Reason::NoQuorum | Reason::Timeout)), "{read:?}");
+    }
+    // By now it knows, and says so at once.
+    let began = Instant::now();
+    let log_before = cluster.nodes[&alone].log_extent().last;
+    let outcome = cluster.register(alone, "late", "m").await;
+    assert_eq!(outcome, Err(CommandFailure::NotApplied(Reason::NoQuorum)));
+    assert!(began.elapsed() < Duration::from_millis(200), "took {:?}", began.elapsed());
+    assert_eq!(cluster.nodes[&alone].log_extent().last, log_before, "not applied, yet it is in the log");
+    assert_eq!(cluster.whereis(alone, "old", Consistency::Stale).await, Ok(Some("a".into())));
+    let lease = cluster.whereis(alone, "old", Consistency::Leader).await;
+    assert_eq!(lease, Err(Reason::NoQuorum));
+
+    cluster.leader_among(&majority).await;
+    assert!(is_granted(&cluster.register(majority[0], "new", "b").await));
+    assert!(is_granted(&cluster.register(majority[1], "newer", "b").await));
+
+    cluster.cut(&[]);
+    // Until it has heard of the others again, it goes on refusing.
+    let healed = Instant::now();
+    loop {
+        match cluster.whereis(alone, "newer", Consistency::Linearizable).await {
+            Err(Reason::NoQuorum | Reason::NoLeader) if healed.elapsed() < Duration::from_secs(10) => {}
+            found => break assert_eq!(found, Ok(Some("b".into()))),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for name in not_applied {
+        let found = cluster.whereis(alone, &name, Consistency::Linearizable).await;
+        assert_eq!(found, Ok(None), "{name} was refused as not applied");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_with_the_old_leader_refuses_and_what_it_refused_stays_undone() {
+    a_cut_off_minority_refuses(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_without_a_leader_refuses_and_what_it_refused_stays_undone() {
+    a_cut_off_minority_refuses(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_may_not_be_forwarded_names_the_leader() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let follower = leader % 3 + 1;
+    let registry = &cluster.nodes[&follower].registry;
+    let call = CommandCall { forward: false, ..command_call(2_000) };
+    let outcome = registry.execute(register("x", "a"), &call).await.map(|reply| reply.value);
+    assert_eq!(outcome, Err(CommandFailure::NotApplied(Reason::NotLeader { leader: Some(leader) })));
+    let call = QueryCall { forward: false, ..query_call(Consistency::Linearizable, 2_000) };
+    let query = Query::Whereis { name: "x".parse().unwrap(), token: None };
+    let answer = registry.query(query, &call).await.map(|reply| reply.value);
+    assert_eq!(answer, Err(QueryFailure(Reason::NotLeader { leader: Some(leader) })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_waits_for_the_revision_asked_for_or_says_how_far_it_is() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let registry = &cluster.nodes[&leader].registry;
+    let reply = registry.execute(register("x", "a"), &command_call(2_000)).await.unwrap();
+    let query = || Query::Whereis { name: "x".parse().unwrap(), token: None };
+    for node in cluster.nodes.values() {
+        let call = QueryCall { min_revision: Some(reply.revision.clone()), ..query_call(Consistency::Stale, 2_000) };
+        assert!(matches!(node.registry.query(query(), &call).await.unwrap().value, Answer::Entry(_)));
+    }
+    let call = QueryCall { min_revision: Some(Revision::Cp(7)), ..query_call(Consistency::Stale, 200) };
+    let answer = registry.query(query(), &call).await.map(|reply| reply.value);
+    assert_eq!(answer, Err(QueryFailure(Reason::Behind { applied: Revision::Cp(1) })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_was_away_too_long_takes_a_snapshot_and_keeps_it() {
+    let mut cluster = Cluster::start_tuned(3, |config| {
+        config.snapshot_every = 50;
+        config.log_kept = 10;
+    })
+    .await;
+    let away = cluster.leader().await % 3 + 1;
+    cluster.stop(away).await;
+    let through = cluster.leader_among(&(1..=3).filter(|id| *id != away).collect::<Vec<_>>()).await;
+    for at in 0..300 {
+        assert!(is_granted(&cluster.register(through, &format!("n{at}"), "a").await));
+    }
+    // What it lacks is gone from the leader's log, so that only a snapshot can help it.
+    let had = 10;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while cluster.nodes[&through].log_extent().purged < Some(had) {
+        assert!(Instant::now() < deadline, "{:?}", cluster.nodes[&through].log_extent());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.restart(away).await;
+    assert_eq!(cluster.whereis(away, "n299", Consistency::Linearizable).await, Ok(Some("a".into())));
+    let extent = cluster.nodes[&away].log_extent();
+    assert!(extent.purged > Some(had) && extent.snapshot >= extent.purged, "{extent:?}");
+    cluster.stop(away).await;
+    cluster.restart(away).await;
+    for at in [0, 150, 299] {
+        let found = cluster.whereis(away, &format!("n{at}"), Consistency::Linearizable).await;
+        assert_eq!(found, Ok(Some("a".into())), "n{at}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_node_votes_for_nobody_until_every_lease_that_it_granted_is_over() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let restarted = leader % 3 + 1;
+    cluster.stop(restarted).await;
+    // Without the leader, the third one needs the vote of the restarted one.
+    cluster.stop(leader).await;
+    let began = Instant::now();
+    cluster.restart(restarted).await;
+    let side = [restarted, 6 - leader - restarted];
+    cluster.leader_among(&side).await;
+    assert!(began.elapsed() >= timing().election_max, "elected after {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_node_does_not_show_an_older_state_than_before() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let node = leader % 3 + 1;
+    for at in 0..50 {
+        assert!(is_granted(&cluster.register(node, &format!("n{at}"), "a").await));
+    }
+    assert_eq!(cluster.whereis(node, "n49", Consistency::Linearizable).await, Ok(Some("a".into())));
+    cluster.stop(node).await;
+    cluster.restart(node).await;
+    loop {
+        match cluster.whereis(node, "n49", Consistency::Stale).await {
+            Err(Reason::Starting) => tokio::time::sleep(Duration::from_millis(5)).await,
+            found => break assert_eq!(found, Ok(Some("a".into()))),
+        }
+    }
+}
+
+/// A leader that acknowledges before it replicates answers in a minority; after the heal its word is worth nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_planted_early_acknowledgement_loses_what_it_acknowledged() {
+    let flawed = |config: &mut RaftConfig| config.flaws = Flaws { ack_before_replication: true, ..Flaws::default() };
+    let cluster = Cluster::start_tuned(3, flawed).await;
+    let leader = cluster.leader().await;
+    let majority = (1..=3).filter(|id| *id != leader).collect::<Vec<_>>();
+    cluster.cut(&[leader]);
+    tokio::time::sleep(timing().election_max * 3).await;
+    assert!(is_granted(&cluster.register(leader, "contested", "minority").await));
+    cluster.leader_among(&majority).await;
+    assert!(is_granted(&cluster.register(majority[0], "contested", "majority").await));
+    cluster.cut(&[]);
+    cluster.leader().await;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let found = cluster.whereis(majority[0], "contested", Consistency::Linearizable).await;
+        if found == Ok(Some("majority".into())) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{found:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_planted_local_read_shows_an_old_state() {
+    let flawed = |config: &mut RaftConfig| config.flaws = Flaws { local_reads: true, ..Flaws::default() };
+    let cluster = Cluster::start_tuned(3, flawed).await;
+    let leader = cluster.leader().await;
+    let cut = leader % 3 + 1;
+    cluster.cut(&[cut]);
+    assert!(is_granted(&cluster.register(leader, "x", "a").await));
+    assert_eq!(cluster.whereis(cut, "x", Consistency::Linearizable).await, Ok(None));
+}

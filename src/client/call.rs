@@ -1,0 +1,256 @@
+//! One request, one answer, one deadline. Never a retry, never a redirect: whoever records a history has to know what happened
+//! to each single call.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{HOST, HeaderValue};
+use hyper::{Method, Request, Uri};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
+
+use super::connection::{Answered, Broken, Connection};
+use super::request::Prepared;
+use super::{judge, request};
+use crate::model::command::Action;
+use crate::model::ident::{Mode, NodeId, Revision};
+use crate::model::outcome::Outcome;
+use crate::model::query::{Answer, Query};
+use crate::registry::{Consistency, Reason, Reply};
+use crate::wire::cluster::{AcknowledgedBody, ClusterBody, ConflictsBody, FaultsBody, ProbeBody, ReadyBody};
+use crate::wire::path::quote;
+use crate::wire::status::Code;
+use crate::wire::write;
+
+/// How a call is to be made. What does not concern a call of its kind or mode has no effect.
+#[derive(Clone, Debug)]
+pub struct CallOptions {
+    /// When the call ends, whatever has come by then. The server is told to answer a little earlier.
+    pub timeout: Duration,
+    /// Commands of `ap`: how many nodes are to have it before the answer.
+    pub acks: Option<usize>,
+    /// Queries; the mode's default unless given.
+    pub consistency: Option<Consistency>,
+    /// Queries: wait until the node has applied that much.
+    pub min_revision: Option<Revision>,
+    /// `cp`: whether the node may pass the call on to the leader. If not, the call fails with [`Reason::NotLeader`].
+    pub forward: bool,
+}
+
+impl Default for CallOptions {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(2), acks: None, consistency: None, min_revision: None, forward: true }
+    }
+}
+
+/// A command without an outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    #[error("not applied: {0}")]
+    NotApplied(Cause),
+    #[error("unknown, perhaps applied: {0}")]
+    Unknown(Cause),
+}
+
+/// Why no outcome or answer came.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// The server says why.
+    #[error("{}", judge::told(.0))]
+    Server(Reason),
+    /// The server does not take such a request.
+    #[error("{} {}: {}", .code.row().status, .code.row().text, .detail)]
+    Rejected { code: Code, detail: String },
+    /// No connection: nothing was sent.
+    #[error("no connection to the server: {0}")]
+    Unreachable(String),
+    /// The connection broke after something was sent.
+    #[error("the connection broke: {0}")]
+    Lost(String),
+    #[error("the deadline came first")]
+    Late,
+    /// What answered is not a server of this API, or there is something in between.
+    #[error("the answer cannot be read: {0}")]
+    Garbled(String),
+}
+
+/// A text that is no URL of a server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{url:?} is not http://HOST:PORT")]
+pub struct BadUrl {
+    pub url: String,
+}
+
+/// A server, as its client sees it. Connections are kept between calls; as many calls as wanted may be under way at once.
+#[derive(Debug)]
+pub struct Caller {
+    host: String,
+    host_value: HeaderValue,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Caller {
+    /// A server at `http://HOST:PORT`. Nothing is sent yet.
+    pub fn new(base_url: &str) -> Result<Self, BadUrl> {
+        let bad = || BadUrl { url: base_url.to_owned() };
+        let uri: Uri = base_url.parse().map_err(|_| bad())?;
+        let authority = uri.authority().ok_or_else(bad)?;
+        if uri.scheme_str() != Some("http")
+            || uri.path().len() > 1
+            || uri.query().is_some()
+            || authority.as_str().contains('@')
+        {
+            return Err(bad());
+        }
+        let host = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+        let host_value = HeaderValue::from_str(authority.as_str()).map_err(|_| bad())?;
+        Ok(Self { host, host_value, idle: Mutex::default() })
+    }
+
+    /// Carries out one command.
+    pub async fn execute(
+        &self,
+        mode: Mode,
+        action: &Action,
+        options: &CallOptions,
+    ) -> Result<Reply<Outcome>, CommandError> {
+        let prepared = request::command(mode, action, options);
+        match self.exchange(prepared, options.timeout).await {
+            Ok(answered) => judge::outcome(mode, action, &answered),
+            Err(Broken::Unsent(cause)) => Err(CommandError::NotApplied(cause)),
+            Err(Broken::Sent(cause)) => Err(CommandError::Unknown(cause)),
+        }
+    }
+
+    /// Asks one question.
+    pub async fn query(&self, mode: Mode, query: &Query, options: &CallOptions) -> Result<Reply<Answer>, Cause> {
+        let prepared = request::query(mode, query, options);
+        let answered = self.exchange(prepared, options.timeout).await.map_err(Broken::cause)?;
+        judge::answer(mode, query, &answered)
+    }
+
+    /// The cluster as that node sees it.
+    pub async fn cluster(&self, timeout: Duration) -> Result<ClusterBody, Cause> {
+        self.plain(Method::GET, "/v1/cluster?", None::<&()>, timeout).await
+    }
+
+    /// One page of the conflict records that the node knows.
+    pub async fn conflicts(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<ConflictsBody, Cause> {
+        let path = match after {
+            Some(after) => format!("/v1/ap/conflicts?limit={limit}&after={}&", quote(after)),
+            None => format!("/v1/ap/conflicts?limit={limit}&"),
+        };
+        self.plain(Method::GET, &path, None::<&()>, timeout).await
+    }
+
+    /// Acknowledges a conflict record. Doing so again does no harm.
+    pub async fn acknowledge_conflict(&self, id: &str, timeout: Duration) -> Result<(), Cause> {
+        let path = format!("/v1/ap/conflicts/{}/ack?", quote(id));
+        self.plain(Method::POST, &path, None::<&()>, timeout).await.map(|AcknowledgedBody { acknowledged: _ }| ())
+    }
+
+    /// The faults in force at the node.
+    pub async fn faults(&self, timeout: Duration) -> Result<FaultsBody, Cause> {
+        self.plain(Method::GET, "/v1/faults?", None::<&()>, timeout).await
+    }
+
+    /// Puts these faults, and no others, in force at the node. None at all heals it.
+    pub async fn set_faults(&self, faults: &FaultsBody, timeout: Duration) -> Result<FaultsBody, Cause> {
+        self.plain(Method::PUT, "/v1/faults?", Some(faults), timeout).await
+    }
+
+    /// Which peers answer the node, over TCP and UDP, through the faults in force.
+    pub async fn probe(&self, timeout: Duration) -> Result<BTreeMap<NodeId, ProbeBody>, Cause> {
+        self.plain(Method::GET, "/v1/faults/probe?", None::<&()>, timeout).await
+    }
+
+    /// Whether the node serves: this mode, or at all.
+    pub async fn ready(&self, mode: Option<Mode>, timeout: Duration) -> Result<ReadyBody, Cause> {
+        let path = match mode {
+            Some(mode) => format!("/readyz?mode={mode}&"),
+            None => "/readyz?".to_owned(),
+        };
+        self.plain(Method::GET, &path, None::<&()>, timeout).await
+    }
+
+    /// `path` ends where another parameter may follow.
+    async fn plain<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        timeout: Duration,
+    ) -> Result<T, Cause> {
+        let body = body.map(|body| write::bytes(256, body)).unwrap_or_default();
+        let path = format!("{path}timeout_ms={}", request::server_timeout_ms(timeout));
+        let prepared = Prepared { method, path, headers: Vec::new(), body };
+        let answered = self.exchange(prepared, timeout).await.map_err(Broken::cause)?;
+        judge::plain(&answered)
+    }
+
+    async fn exchange(&self, prepared: Prepared, timeout: Duration) -> Result<Answered, Broken> {
+        let deadline = Instant::now() + timeout;
+        let request = self.http(prepared)?;
+        let mut sent = false;
+        let answered = timeout_at(deadline, self.attempt(request, &mut sent)).await;
+        match answered {
+            Ok(answered) => answered,
+            Err(_) if sent => Err(Broken::Sent(Cause::Late)),
+            Err(_) => Err(Broken::Unsent(Cause::Late)),
+        }
+    }
+
+    fn http(&self, prepared: Prepared) -> Result<Request<Full<Bytes>>, Broken> {
+        let mut builder = Request::builder().method(prepared.method).uri(prepared.path).header(HOST, &self.host_value);
+        for (name, value) in prepared.headers {
+            builder = builder.header(name, value);
+        }
+        builder.body(Full::new(Bytes::from(prepared.body))).map_err(|error| {
+            Broken::Unsent(Cause::Unreachable(format!("the request cannot be put into HTTP: {error}")))
+        })
+    }
+
+    /// A kept connection that turns out dead before anything was sent is passed over; that is no retry.
+    async fn attempt(&self, mut request: Request<Full<Bytes>>, sent: &mut bool) -> Result<Answered, Broken> {
+        while let Some(mut kept) = self.take() {
+            if !kept.is_ready().await {
+                continue;
+            }
+            *sent = true;
+            match kept.exchange(request).await {
+                Ok(answered) => return Ok(self.keep(kept, answered)),
+                Err((Some(unsent), _)) => request = unsent,
+                Err((None, why)) => return Err(Broken::Sent(why)),
+            }
+            *sent = false;
+        }
+        let mut fresh = Connection::open(&self.host).await.map_err(Broken::Unsent)?;
+        if !fresh.is_ready().await {
+            return Err(Broken::Unsent(Cause::Unreachable("the connection was closed at once".to_owned())));
+        }
+        *sent = true;
+        match fresh.exchange(request).await {
+            Ok(answered) => Ok(self.keep(fresh, answered)),
+            Err((Some(_), why)) => Err(Broken::Unsent(why)),
+            Err((None, why)) => Err(Broken::Sent(why)),
+        }
+    }
+
+    fn take(&self) -> Option<Connection> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn keep(&self, connection: Connection, answered: Answered) -> Answered {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        answered
+    }
+}

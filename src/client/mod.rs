@@ -1,0 +1,8 @@
+//! Calls to a server of this API. [`call`] sends one request and tells what is known of its answer; it repeats nothing.
+//! [`request`] puts a command or query into HTTP, [`connection`] carries one request over one connection and knows whether
+//! anything of it was sent, [`judge`] tells from an answer what it proves.
+
+pub mod call;
+mod connection;
+mod judge;
+mod request;

@@ -1,0 +1,309 @@
+//! The grants that stand, found by key and by id, and what of them this node shows.
+//!
+//! One registration costs the same whatever else stands: an index per name and per run, and sums kept up to date. Only when a
+//! home is hidden or shown are all of its grants visited.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::entry::Holder;
+use crate::model::ident::{Group, Member, Name, NodeId};
+
+use super::context::{OpId, Run};
+use super::operation::{Grant, MetaChange, Stamp};
+use super::rank::{Policy, Rank};
+use super::text::Fingerprint;
+
+/// A grant that stands, with the newest change of its meta.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub grant: Arc<Grant>,
+    pub change: Option<Box<MetaChange>>,
+}
+
+impl Held {
+    /// When it last changed.
+    pub fn changed(&self) -> Stamp {
+        match &self.change {
+            Some(change) => change.stamp,
+            None => Stamp { hlc: self.grant.hlc, id: self.grant.id },
+        }
+    }
+}
+
+/// How this node looks at the grants. A local view: nothing of it is ever sent.
+#[derive(Clone, Debug, Default)]
+pub struct Lens {
+    pub policy: Policy,
+    /// Nodes whose grants do not count here at present.
+    pub hidden: BTreeSet<NodeId>,
+    /// The planted flaw: what came first here stays in sight, whoever is ranked best.
+    pub first_come: bool,
+}
+
+impl Lens {
+    pub fn counts(&self, grant: &Grant) -> bool {
+        self.hidden.is_empty() || !self.hidden.contains(&grant.id.run.node)
+    }
+
+    fn best<'a>(&self, held: impl Iterator<Item = &'a Held>) -> Option<&'a Held> {
+        let mut held = held;
+        if self.first_come {
+            return held.next();
+        }
+        held.min_by_key(|held| Rank::of(self.policy, &held.grant))
+    }
+}
+
+/// All grants of one name, or of one member of one group, in the order in which they came here.
+#[derive(Clone, Debug, Default)]
+pub struct Slot(Vec<Held>);
+
+impl Slot {
+    pub fn all(&self) -> &[Held] {
+        &self.0
+    }
+
+    /// The best-ranked grant that counts.
+    pub fn shown(&self, lens: &Lens) -> Option<&Held> {
+        match &self.0[..] {
+            [only] => lens.counts(&only.grant).then_some(only),
+            all => lens.best(all.iter().filter(|held| lens.counts(&held.grant))),
+        }
+    }
+
+    /// The best-ranked grant that does not count, of somebody else than this holder.
+    pub fn hidden(&self, lens: &Lens, holder: &Holder) -> Option<&Held> {
+        lens.best(self.0.iter().filter(|held| !lens.counts(&held.grant) && held.grant.holder != *holder))
+    }
+
+    fn is_contested(&self) -> bool {
+        self.0.len() > 1 && self.0[1..].iter().any(|held| held.grant.holder != self.0[0].grant.holder)
+    }
+}
+
+/// How much is shown, and a hash of it that does not depend on order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub names: u64,
+    pub members: u64,
+    /// The sum of the prints of all that is shown.
+    pub digest: u128,
+}
+
+/// The members of one group, and how many of them are shown.
+#[derive(Clone, Debug, Default)]
+pub struct Members {
+    pub slots: BTreeMap<Member, Slot>,
+    pub shown: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    pub lens: Lens,
+    names: BTreeMap<Name, Slot>,
+    groups: BTreeMap<Group, Members>,
+    by_run: BTreeMap<Run, BTreeMap<u64, Arc<Grant>>>,
+    /// Names that several owners hold.
+    contested: BTreeSet<Name>,
+    /// Of these, the ones that changed since they were last looked at.
+    unsettled: BTreeSet<Name>,
+    tally: Tally,
+}
+
+impl Grants {
+    pub fn new(lens: Lens) -> Self {
+        Self { lens, ..Self::default() }
+    }
+
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    pub fn names(&self) -> &BTreeMap<Name, Slot> {
+        &self.names
+    }
+
+    pub fn groups(&self) -> &BTreeMap<Group, Members> {
+        &self.groups
+    }
+
+    pub fn slot(&self, holder: &Holder) -> Option<&Slot> {
+        match holder {
+            Holder::Owner(name, _) => self.names.get(name),
+            Holder::Member(group, member) => self.groups.get(group)?.slots.get(member),
+        }
+    }
+
+    /// The grant of this id, if it stands.
+    pub fn get(&self, id: OpId) -> Option<&Arc<Grant>> {
+        self.by_run.get(&id.run)?.get(&id.number)
+    }
+
+    /// The grant of this id with its meta, if it stands.
+    pub fn held(&self, id: OpId) -> Option<&Held> {
+        let grant = self.get(id)?;
+        self.slot(&grant.holder)?.0.iter().find(|held| held.grant.id == id)
+    }
+
+    /// All that stands, by run and number.
+    pub fn runs(&self) -> &BTreeMap<Run, BTreeMap<u64, Arc<Grant>>> {
+        &self.by_run
+    }
+
+    /// Puts a grant up. Its id must not stand yet.
+    pub fn insert(&mut self, held: Held) {
+        let grant = Arc::clone(&held.grant);
+        let former = self.by_run.entry(grant.id.run).or_default().insert(grant.id.number, Arc::clone(&grant));
+        assert!(former.is_none(), "a grant is put up once");
+        self.change(&grant.holder, |slot| {
+            // Nearly every slot has one grant for all its life: no room for four.
+            slot.0.reserve_exact(1);
+            slot.0.push(held);
+        });
+    }
+
+    /// Takes a grant down, if it stands.
+    pub fn remove(&mut self, id: OpId) -> Option<Held> {
+        let run = self.by_run.get_mut(&id.run)?;
+        let grant = run.remove(&id.number)?;
+        if run.is_empty() {
+            self.by_run.remove(&id.run);
+        }
+        let mut removed = None;
+        self.change(&grant.holder, |slot| {
+            let at = slot.0.iter().position(|held| held.grant.id == id).expect("both indexes hold the same grants");
+            removed = Some(slot.0.remove(at));
+        });
+        removed
+    }
+
+    /// Takes a change of a grant's meta in, unless it has a later one. False: no such grant stands.
+    pub fn set_meta(&mut self, id: OpId, change: MetaChange) -> bool {
+        let Some(grant) = self.get(id).cloned() else { return false };
+        let slot = match &grant.holder {
+            Holder::Owner(name, _) => self.names.get_mut(name),
+            Holder::Member(group, member) => self.groups.get_mut(group).and_then(|members| members.slots.get_mut(member)),
+        };
+        let held = slot
+            .and_then(|slot| slot.0.iter_mut().find(|held| held.grant.id == id))
+            .expect("both indexes hold the same grants");
+        if held.changed() < change.stamp {
+            held.change = Some(Box::new(change));
+        }
+        true
+    }
+
+    /// Lets the grants of a node count, or not.
+    pub fn set_hidden(&mut self, node: NodeId, hidden: bool) {
+        if self.lens.hidden.contains(&node) == hidden {
+            return;
+        }
+        let first = Run { node, bits: 0 };
+        let last = Run { node, bits: u64::MAX };
+        let holders: BTreeSet<Holder> = self
+            .by_run
+            .range(first..=last)
+            .flat_map(|(_, grants)| grants.values().map(|grant| grant.holder.clone()))
+            .map(key)
+            .collect();
+        for holder in &holders {
+            self.count(holder, false);
+        }
+        if hidden {
+            self.lens.hidden.insert(node);
+        } else {
+            self.lens.hidden.remove(&node);
+        }
+        for holder in &holders {
+            self.count(holder, true);
+        }
+    }
+
+    /// The contested names that changed since the last call; all contested ones if `all`.
+    pub fn take_unsettled(&mut self, all: bool) -> Vec<Name> {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        if all { self.contested.iter().cloned().collect() } else { unsettled.into_iter().collect() }
+    }
+
+    /// Changes the slot of a key, keeping the sums and the set of contested names.
+    fn change(&mut self, holder: &Holder, change: impl FnOnce(&mut Slot)) {
+        self.count(holder, false);
+        match holder {
+            Holder::Owner(name, _) => {
+                let slot = self.names.entry(name.clone()).or_default();
+                change(slot);
+                if slot.is_contested() {
+                    self.contested.insert(name.clone());
+                    self.unsettled.insert(name.clone());
+                } else if !self.contested.is_empty() {
+                    self.contested.remove(name);
+                    self.unsettled.remove(name);
+                }
+                if slot.0.is_empty() {
+                    self.names.remove(name);
+                }
+            }
+            Holder::Member(group, member) => {
+                let members = self.groups.entry(group.clone()).or_default();
+                let slot = members.slots.entry(member.clone()).or_default();
+                change(slot);
+                if slot.0.is_empty() {
+                    members.slots.remove(member);
+                    if members.slots.is_empty() {
+                        self.groups.remove(group);
+                    }
+                }
+            }
+        }
+        self.count(holder, true);
+    }
+
+    /// Adds what is shown under a key to the sums, or takes it out.
+    fn count(&mut self, holder: &Holder, add: bool) {
+        let Some(print) = self.slot(holder).and_then(|slot| slot.shown(&self.lens)).map(|held| print(&held.grant.holder))
+        else {
+            return;
+        };
+        let step = |sum: &mut u64| *sum = if add { *sum + 1 } else { *sum - 1 };
+        match holder {
+            Holder::Owner(..) => step(&mut self.tally.names),
+            Holder::Member(group, _) => {
+                step(&mut self.tally.members);
+                if let Some(members) = self.groups.get_mut(group) {
+                    step(&mut members.shown);
+                }
+            }
+        }
+        let digest = &mut self.tally.digest;
+        *digest = if add { digest.wrapping_add(print) } else { digest.wrapping_sub(print) };
+    }
+}
+
+/// One holder for each key, so that a name with several owners is counted once.
+fn key(holder: Holder) -> Holder {
+    match holder {
+        Holder::Owner(name, _) => {
+            let nobody = "nobody".parse().expect("a well-formed owner");
+            Holder::Owner(name, nobody)
+        }
+        member => member,
+    }
+}
+
+fn print(holder: &Holder) -> u128 {
+    let mut print = Fingerprint::new();
+    match holder {
+        Holder::Owner(name, owner) => {
+            print.add(b"n");
+            print.add(name.as_str().as_bytes());
+            print.add(owner.as_str().as_bytes());
+        }
+        Holder::Member(group, member) => {
+            print.add(b"m");
+            print.add(group.as_str().as_bytes());
+            print.add(member.as_str().as_bytes());
+        }
+    }
+    print.finish()
+}

@@ -1,0 +1,95 @@
+//! What gossip's nodes say to each other: postcard, behind a version byte.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::model::query::Query;
+
+use super::context::Context;
+use super::map::State;
+use super::operation::Operation;
+
+const VERSION: u8 = 1;
+/// Operations of one frame stay below this, in bytes of names, owners and metas.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// A state is cut into pieces of this size, in bytes.
+pub const PIECE_LEN_MAX: usize = 4 << 20;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Message {
+    /// New operations of the sender's own run.
+    Push { operations: Vec<Operation> },
+    /// What the sender has applied, in answer to a push.
+    Covered { context: Context },
+    /// Anti-entropy: a hash of the sender's context. Answered only on a difference, by `Vector`.
+    Compare { hash: u64 },
+    /// The sender's context. `answer`: the receiver's is wanted if it covers more.
+    Vector { context: Context, answer: bool },
+    /// Asks for what this context lacks. `id` tells the answers apart.
+    Pull { id: u64, context: Context },
+    /// Operations that a pull's context lacked. `context` is all that the sender has applied; `more`: these are not all.
+    Operations { id: u64, context: Context, operations: Vec<Operation>, more: bool, hlc: u64 },
+    /// A state is being put together for a pull, which takes a while.
+    Preparing { id: u64 },
+    /// A piece of an encoded [`State`], because the kept log is too short.
+    Piece { id: u64, number: u32, of: u32, bytes: Bytes, hlc: u64 },
+    /// Asks for all that stands under the keys of a question, with the context.
+    Ask { id: u64, query: Query },
+    /// `upto`: keys after this one are left out; none: nothing is left out.
+    Told { id: u64, state: State, upto: Option<String> },
+}
+
+/// Which connection a message takes: pushes and questions never wait behind a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    Operations,
+    Sync,
+}
+
+impl Message {
+    pub fn lane(&self) -> Lane {
+        match self {
+            Message::Push { .. } | Message::Covered { .. } | Message::Ask { .. } | Message::Told { .. } => Lane::Operations,
+            Message::Compare { .. }
+            | Message::Vector { .. }
+            | Message::Pull { .. }
+            | Message::Operations { .. }
+            | Message::Preparing { .. }
+            | Message::Piece { .. } => Lane::Sync,
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![VERSION]).expect("a message always encodes")
+    }
+
+    /// None: no message of this version.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (version, body) = bytes.split_first()?;
+        if *version != VERSION {
+            return None;
+        }
+        let (message, rest) = postcard::take_from_bytes(body).ok()?;
+        rest.is_empty().then_some(message)
+    }
+}
+
+/// A state in pieces that each fit a frame.
+pub fn pieces(id: u64, state: &State, hlc: u64) -> Vec<Message> {
+    let bytes = Bytes::from(postcard::to_stdvec(state).expect("a state always encodes"));
+    let of = bytes.len().div_ceil(PIECE_LEN_MAX) as u32;
+    (0..of)
+        .map(|number| {
+            let from = number as usize * PIECE_LEN_MAX;
+            let to = bytes.len().min(from + PIECE_LEN_MAX);
+            Message::Piece { id, number, of, bytes: bytes.slice(from..to), hlc }
+        })
+        .collect()
+}
+
+/// The state that these pieces, in their order, make up.
+pub fn join(pieces: &[Bytes]) -> Option<State> {
+    let whole = pieces.concat();
+    let (state, rest) = postcard::take_from_bytes(&whole).ok()?;
+    rest.is_empty().then_some(state)
+}

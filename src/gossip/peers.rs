@@ -1,0 +1,232 @@
+//! Whom this node counts (protocol A1, A5): contact with each peer, and what each has confirmed.
+
+use crate::model::ident::NodeId;
+
+use super::context::{Context, OpId, Run};
+use super::core::{Core, Effect, Effects, Now};
+use super::message::{BATCH_BYTES_MAX, Message};
+
+/// A backlog longer than this, in operations, is left to the peer to pull: it does so anyway when contact returns.
+const RESUME_MAX: u64 = 1_000;
+
+/// Where a node stands with a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contact {
+    Down,
+    /// Heard again, but this node has not caught up yet with what the peer announced after that.
+    Returning,
+    Reachable,
+}
+
+/// What is known of another node.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// False: only its operations are known, by way of others.
+    pub configured: bool,
+    pub contact: Contact,
+    /// When it went out of reach; for one never heard of, when this process learnt of it.
+    pub down_since_ms: u64,
+    /// When contact returned.
+    pub returned_ms: u64,
+    /// What it has confirmed.
+    pub covers: Context,
+    /// The process that answers there now.
+    pub run: Option<u64>,
+    /// The last number of this node's run that was pushed to it. None: no connection.
+    pushed: Option<u64>,
+    /// Whether this process has asked it for its state, or knows that it cannot.
+    asked: bool,
+}
+
+impl Peer {
+    pub fn configured(now_ms: u64) -> Self {
+        Self {
+            configured: true,
+            contact: Contact::Down,
+            down_since_ms: now_ms,
+            returned_ms: now_ms,
+            covers: Context::default(),
+            run: None,
+            pushed: None,
+            asked: false,
+        }
+    }
+}
+
+impl Core {
+    /// Membership hears the peer, or hears of it through others.
+    pub fn peer_up(&mut self, node: NodeId, now: Now, effects: &mut Effects) {
+        let me = self.config.run;
+        let last = self.map.context.get(me);
+        let peer = self.peers.entry(node).or_insert_with(|| Peer::configured(now.ms));
+        peer.configured = true;
+        if peer.contact == Contact::Down {
+            peer.contact = Contact::Returning;
+            peer.returned_ms = now.ms;
+            peer.skip_backlog(me, last);
+        }
+        self.want(node);
+        self.start_pull(now, effects);
+        effects.push(Effect::Pushable);
+    }
+
+    /// Membership has given the peer up.
+    pub fn peer_down(&mut self, node: NodeId, now: Now, effects: &mut Effects) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if peer.contact == Contact::Reachable {
+            peer.down_since_ms = now.ms;
+        }
+        peer.contact = Contact::Down;
+        self.drop_pull(node);
+        self.start_pull(now, effects);
+        // Whoever is the lowest live node now withdraws what this one would have withdrawn.
+        self.settle(true, now, effects);
+        effects.push(Effect::Confirmed);
+    }
+
+    /// A connection for pushing to the peer stands; `run` is the process at its other end.
+    pub fn link_up(&mut self, node: NodeId, run: u64) {
+        let me = self.config.run;
+        let last = self.map.context.get(me);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.run = Some(run);
+            peer.pushed = Some(peer.covers.get(me));
+            peer.skip_backlog(me, last);
+        }
+    }
+
+    pub fn link_down(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.pushed = None;
+        }
+    }
+
+    /// A connection to the peer could not be opened: there is no use in waiting for its state.
+    pub fn unreachable(&mut self, node: NodeId) {
+        self.asked(node);
+    }
+
+    /// The next push to the peer, if there is something to push and a way.
+    pub fn next_push(&mut self, node: NodeId) -> Option<Message> {
+        let me = self.config.run;
+        let last = self.map.context.get(me);
+        let peer = self.peers.get_mut(&node)?;
+        let pushed = peer.pushed.filter(|pushed| *pushed < last && peer.contact != Contact::Down)?;
+        let have = Context::from_iter([(me, last)]);
+        let lacking = Context::from_iter([(me, pushed)]);
+        match self.log.missing(&have, &lacking, BATCH_BYTES_MAX) {
+            Some((operations, _)) => {
+                peer.pushed = operations.last().map(|operation| operation.id().number);
+                Some(Message::Push { operations })
+            }
+            // Kept no longer: the peer finds out that it lacks them, and pulls.
+            None => {
+                peer.pushed = Some(last);
+                None
+            }
+        }
+    }
+
+    /// If the peer has been pushed something that it has not confirmed yet: the last number that it has confirmed.
+    pub fn owes_confirmation(&self, node: NodeId) -> Option<u64> {
+        let peer = self.peers.get(&node)?;
+        let confirmed = peer.covers.get(self.config.run);
+        peer.pushed.filter(|pushed| *pushed > confirmed).map(|_| confirmed)
+    }
+
+    /// What the peer has confirmed.
+    pub(super) fn confirm(&mut self, node: NodeId, context: &Context, effects: &mut Effects) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.covers.merge(context);
+            effects.push(Effect::Confirmed);
+        }
+    }
+
+    /// How many nodes, this one included, are known to have the operation; and how many may come to have it soon.
+    pub fn holders(&self, id: OpId) -> (usize, usize) {
+        let holding = self.peers.values().filter(|peer| peer.covers.covers(id)).count();
+        let hoped = self.peers.values().filter(|peer| peer.covers.covers(id) || peer.contact != Contact::Down).count();
+        (1 + holding, 1 + hoped)
+    }
+
+    pub fn contact(&self, node: NodeId) -> Option<Contact> {
+        self.peers.get(&node).map(|peer| peer.contact)
+    }
+
+    /// The peers that membership has not given up.
+    pub fn live_peers(&self) -> Vec<NodeId> {
+        self.peers.iter().filter(|(_, peer)| peer.contact != Contact::Down).map(|(node, _)| *node).collect()
+    }
+
+    /// Whether the node is this one, or reachable and caught up with: only for a winner at such a node is a rival withdrawn.
+    pub(super) fn is_reachable(&self, node: NodeId) -> bool {
+        node == self.node() || self.contact(node) == Some(Contact::Reachable)
+    }
+
+    pub(super) fn is_away(&self, node: NodeId) -> bool {
+        node != self.node() && self.contact(node).is_none_or(|contact| contact == Contact::Down)
+    }
+
+    pub(super) fn is_lowest_live(&self) -> bool {
+        self.live_peers().first().is_none_or(|lowest| self.node() < *lowest)
+    }
+
+    /// This node's context covers what the peer announced after contact returned.
+    pub(super) fn caught_up(&mut self, node: NodeId, now: Now, effects: &mut Effects) {
+        self.asked(node);
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if peer.contact == Contact::Returning {
+            peer.contact = Contact::Reachable;
+            self.map.grants.set_hidden(node, false);
+            self.settle(true, now, effects);
+            effects.push(Effect::Advanced);
+        }
+    }
+
+    fn asked(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.asked = true;
+        }
+        self.serving |= self.peers.values().all(|peer| peer.asked || !peer.configured);
+    }
+
+    /// A node whose operations are known is a home, whether or not it was ever heard of otherwise.
+    pub(super) fn note_home(&mut self, node: NodeId, now: Now) {
+        if node != self.node() && !self.peers.contains_key(&node) {
+            self.peers.insert(node, Peer { configured: false, ..Peer::configured(now.ms) });
+        }
+    }
+
+    /// Grants count while their home is in reach, and then for `down_after`.
+    pub(super) fn hide_the_silent(&mut self, now: Now, effects: &mut Effects) {
+        let down_after_ms = self.config.down_after_ms;
+        let silent = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.contact != Contact::Reachable && now.ms >= peer.down_since_ms + down_after_ms)
+            .map(|(node, _)| *node)
+            .filter(|node| !self.map.grants.lens.hidden.contains(node))
+            .collect::<Vec<_>>();
+        if silent.is_empty() {
+            return;
+        }
+        for node in silent {
+            self.map.grants.set_hidden(node, true);
+        }
+        self.settle(true, now, effects);
+        effects.push(Effect::Advanced);
+    }
+}
+
+impl Peer {
+    /// After a long time apart the peer pulls what it lacks: pushing it too would send everything twice.
+    fn skip_backlog(&mut self, me: Run, last: u64) {
+        if let Some(pushed) = self.pushed
+            && last - pushed.min(last) > RESUME_MAX
+        {
+            self.pushed = Some(last);
+        } else if let Some(pushed) = &mut self.pushed {
+            *pushed = (*pushed).max(self.covers.get(me)).min(last);
+        }
+    }
+}

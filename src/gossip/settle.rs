@@ -1,0 +1,64 @@
+//! Withdrawing losers (protocol A4, A6): each once, by its home, for a winner that this node has caught up with.
+
+use crate::model::entry::Holder;
+use crate::model::ident::{ApToken, Name, Owner};
+use crate::model::time::UnixMillis;
+
+use super::context::OpId;
+use super::core::{Core, Effect, Effects, Now};
+use super::operation::{Defeat, Grant, Operation, Reason};
+
+impl Core {
+    /// Withdraws the losers that are this node's to withdraw: of the contested names that changed, or of all.
+    ///
+    /// The best-ranked grant that counts is never withdrawn.
+    pub(super) fn settle(&mut self, all: bool, now: Now, effects: &mut Effects) {
+        let names = self.map.grants.take_unsettled(all);
+        if self.config.flaws.never_resolve {
+            return;
+        }
+        let defeats = names.iter().flat_map(|name| self.defeats(name, now)).collect::<Vec<_>>();
+        if defeats.is_empty() {
+            return;
+        }
+        for defeat in defeats {
+            let stamp = self.next_stamp(now);
+            let loser = OpId::of(&defeat.loser.1);
+            tracing::info!(name = %defeat.name, loser = %defeat.loser.0, winner = %defeat.winner.0, "a conflict is resolved");
+            self.commit(Operation::Remove { stamp, grants: vec![loser], reason: Reason::Conflict(Box::new(defeat)) });
+        }
+        self.map.grants.take_unsettled(false);
+        effects.extend([Effect::Pushable, Effect::Advanced]);
+    }
+
+    fn defeats(&self, name: &Name, now: Now) -> Vec<Defeat> {
+        let grants = &self.map.grants;
+        let Some(slot) = grants.names().get(name) else { return Vec::new() };
+        let Some(winner) = slot.shown(&grants.lens).map(|held| &held.grant) else { return Vec::new() };
+        // A winner that this node only remembers may have been given up in the meantime.
+        if !self.is_reachable(winner.id.run.node) {
+            return Vec::new();
+        }
+        slot.all()
+            .iter()
+            .map(|held| &held.grant)
+            .filter(|loser| loser.holder != winner.holder && grants.lens.counts(loser) && self.is_mine_to_withdraw(loser))
+            .map(|loser| Defeat {
+                name: name.clone(),
+                loser: contender(loser),
+                winner: contender(winner),
+                at: UnixMillis(now.wall_ms),
+            })
+            .collect()
+    }
+
+    fn is_mine_to_withdraw(&self, loser: &Grant) -> bool {
+        let home = loser.id.run.node;
+        home == self.node() || (self.is_away(home) && self.is_lowest_live())
+    }
+}
+
+fn contender(grant: &Grant) -> (Owner, ApToken) {
+    let Holder::Owner(_, owner) = &grant.holder else { unreachable!("only names are contested") };
+    (owner.clone(), grant.token())
+}

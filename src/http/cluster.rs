@@ -1,0 +1,261 @@
+//! The cluster, the conflicts of `ap`, and the faults in force.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::Response;
+
+use super::params::Params;
+use super::reply::{Rejection, json, not_enabled};
+use super::{Shared, body, levels};
+use crate::cluster::{
+    ClusterStatus, ConflictRecord, Contender, Faults, LinkFault, NodeStatus, PeerFaults, PeerState, Role,
+};
+use crate::model::query::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX};
+use crate::wire::body::ProblemBody;
+use crate::wire::cluster::{
+    AcknowledgedBody, ApBody, ClusterBody, ConflictBody, ConflictsBody, ContenderBody, FaultsBody, LinkFaultBody,
+    NodeBody, PeerFaultsBody, ProbeBody,
+};
+use crate::wire::path::unquote;
+use crate::wire::status::Code;
+use crate::wire::write;
+
+const FAULTS_OFF: &str = "faults are off; they are there on a server started with --enable-faults";
+/// The longest delay that a fault may add, in milliseconds.
+const DELAY_MS_MAX: u64 = 60_000;
+
+/// Tells of the cluster as this node sees it.
+#[utoipa::path(get, path = "/v1/cluster", tag = "cluster",
+    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
+    responses((status = 200, description = "The cluster.", body = ClusterBody)))]
+pub async fn status(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    match timeout_alone(&request) {
+        Ok(_) => json(200, write::bytes(1_024, &cluster_body(shared.state.cluster.status()))),
+        Err(rejection) => rejection.respond(request.method()),
+    }
+}
+
+/// Lists the conflict records that this node knows, oldest first, a page at a time.
+#[utoipa::path(get, path = "/v1/ap/conflicts", tag = "conflicts",
+    params(
+        ("after" = Option<String>, Query, description = "Only records that come after the one of this id."),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1_000, description = "100 unless given."),
+        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given."),
+    ),
+    responses(
+        (status = 200, description = "One page.", body = ConflictsBody),
+        (status = "default", description = "Refused.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn conflicts(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let read = || {
+        let mut params = Params::parse(request.uri().query(), &["after", "limit", "timeout_ms"])?;
+        levels::deadline(&mut params, Instant::now())?;
+        let limit = params.number("limit", 1, PAGE_LIMIT_MAX as u64)?;
+        Ok::<_, Rejection>((params.take("after"), limit.map_or(PAGE_LIMIT_DEFAULT, |limit| limit as usize)))
+    };
+    let (after, limit) = match read() {
+        Ok(read) => read,
+        Err(rejection) => return rejection.respond(request.method()),
+    };
+    // One more than asked for tells whether there is a next page.
+    let mut records = shared.state.cluster.conflicts(after.as_deref(), limit + 1);
+    let more = records.len() > limit;
+    records.truncate(limit);
+    let next = records.last().filter(|_| more).map(|record| record.id.clone());
+    let conflicts = records.into_iter().map(conflict_body).collect();
+    json(200, write::bytes(1_024, &ConflictsBody { conflicts, next }))
+}
+
+/// Acknowledges a conflict record on behalf of its loser. Doing so again does no harm.
+#[utoipa::path(post, path = "/v1/ap/conflicts/{id}/ack", tag = "conflicts",
+    params(
+        ("id" = String, Path, description = "The record's id."),
+        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given."),
+    ),
+    responses(
+        (status = 200, description = "Acknowledged.", body = AcknowledgedBody),
+        (status = "default", description = "No such record.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn acknowledge(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let read = || {
+        timeout_alone(&request)?;
+        let quoted = request.uri().path().rsplit('/').nth(1).unwrap_or_default();
+        unquote(quoted).map_err(|why| Rejection::malformed(format!("the path cannot be read: {why}")))
+    };
+    let acknowledged = read().and_then(|id| match shared.state.cluster.acknowledge_conflict(&id) {
+        true => Ok(()),
+        false => {
+            Err(Rejection { code: Code::NotFound, detail: "this node knows no conflict record of that id".into() })
+        }
+    });
+    match acknowledged {
+        Ok(()) => json(200, write::bytes(32, &AcknowledgedBody { acknowledged: true })),
+        Err(rejection) => rejection.respond(request.method()),
+    }
+}
+
+/// Tells which faults are in force at this node.
+#[utoipa::path(get, path = "/v1/faults", tag = "faults",
+    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
+    responses(
+        (status = 200, description = "The faults in force.", body = FaultsBody),
+        (status = "default", description = "Faults are off.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn faults(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    match (timeout_alone(&request), shared.state.cluster.faults()) {
+        (Err(rejection), _) => rejection.respond(request.method()),
+        (Ok(_), Some(faults)) => faults_in_force(faults),
+        (Ok(_), None) => not_enabled(request.method(), FAULTS_OFF),
+    }
+}
+
+/// Puts these faults, and no others, in force at this node.
+#[utoipa::path(put, path = "/v1/faults", tag = "faults", request_body = FaultsBody,
+    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
+    responses(
+        (status = 200, description = "The faults in force now.", body = FaultsBody),
+        (status = "default", description = "Refused, or faults are off.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn set_faults(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let method = request.method().clone();
+    if shared.state.cluster.faults().is_none() {
+        return not_enabled(&method, FAULTS_OFF);
+    }
+    let read = async {
+        let deadline = timeout_alone(&request)?;
+        let sent = body::read(request.into_body(), deadline).await?;
+        wanted_faults(body::json(&sent)?)
+    };
+    match read.await {
+        Ok(faults) if shared.state.cluster.set_faults(faults.clone()) => faults_in_force(faults),
+        Ok(_) => not_enabled(&method, FAULTS_OFF),
+        Err(rejection) => rejection.respond(&method),
+    }
+}
+
+/// Heals all faults at this node.
+#[utoipa::path(delete, path = "/v1/faults", tag = "faults",
+    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
+    responses(
+        (status = 200, description = "No faults are in force now.", body = FaultsBody),
+        (status = "default", description = "Faults are off.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn clear_faults(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    match timeout_alone(&request) {
+        Err(rejection) => rejection.respond(request.method()),
+        Ok(_) if shared.state.cluster.set_faults(Faults::default()) => faults_in_force(Faults::default()),
+        Ok(_) => not_enabled(request.method(), FAULTS_OFF),
+    }
+}
+
+/// Asks every peer for a sign of life, over TCP and UDP, through the faults in force.
+#[utoipa::path(get, path = "/v1/faults/probe", tag = "faults",
+    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
+    responses(
+        (status = 200, description = "Which peers answered.", body = BTreeMap<u64, ProbeBody>),
+        (status = "default", description = "Faults are off.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn probe(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let deadline = match (timeout_alone(&request), shared.state.cluster.faults()) {
+        (Err(rejection), _) => return rejection.respond(request.method()),
+        (Ok(_), None) => return not_enabled(request.method(), FAULTS_OFF),
+        (Ok(deadline), Some(_)) => deadline,
+    };
+    let peers = shared.state.cluster.probe(deadline).await;
+    let peers: BTreeMap<_, _> =
+        peers.into_iter().map(|(peer, probe)| (peer, ProbeBody { tcp: probe.tcp, udp: probe.udp })).collect();
+    json(200, write::bytes(256, &peers))
+}
+
+/// The deadline of a call that has no other parameters.
+fn timeout_alone(request: &Request) -> Result<Instant, Rejection> {
+    let mut params = Params::parse(request.uri().query(), &["timeout_ms"])?;
+    levels::deadline(&mut params, Instant::now())
+}
+
+fn faults_in_force(faults: Faults) -> Response<Body> {
+    let link = |fault: LinkFault| LinkFaultBody { drop: fault.drop, delay_ms: fault.delay_ms, loss: fault.loss };
+    let peers = faults.peers.into_iter().map(|(peer, faults)| {
+        (peer, PeerFaultsBody { outgoing: link(faults.outgoing), incoming: link(faults.incoming) })
+    });
+    json(200, write::bytes(256, &FaultsBody { peers: peers.collect() }))
+}
+
+fn wanted_faults(sent: FaultsBody) -> Result<Faults, Rejection> {
+    let link = |fault: LinkFaultBody| {
+        if !(0.0..=1.0).contains(&fault.loss) {
+            return Err(Rejection::wrong_shape("loss lies between 0 and 1"));
+        }
+        if fault.delay_ms > DELAY_MS_MAX {
+            return Err(Rejection::wrong_shape("delay_ms is 60,000 at most"));
+        }
+        Ok(LinkFault { drop: fault.drop, delay_ms: fault.delay_ms, loss: fault.loss })
+    };
+    let peers = sent.peers.into_iter().map(|(peer, faults)| {
+        Ok((peer, PeerFaults { outgoing: link(faults.outgoing)?, incoming: link(faults.incoming)? }))
+    });
+    Ok(Faults { peers: peers.collect::<Result<_, _>>()? })
+}
+
+fn cluster_body(status: ClusterStatus) -> ClusterBody {
+    ClusterBody {
+        cluster: status.cluster,
+        node: status.node,
+        version: status.version,
+        leader: status.leader,
+        term: status.term,
+        applied: status.applied,
+        committed: status.committed,
+        ap: ApBody {
+            names: status.ap.names,
+            members: status.ap.members,
+            digest: status.ap.digest,
+            run: status.ap.run,
+            conflicts: status.ap.conflicts,
+        },
+        nodes: status.nodes.into_iter().map(node_body).collect(),
+    }
+}
+
+fn node_body(node: NodeStatus) -> NodeBody {
+    let role = match node.role {
+        Role::Leader => "leader",
+        Role::Voter => "voter",
+        Role::Learner => "learner",
+    };
+    let state = match node.state {
+        PeerState::Me => "me",
+        PeerState::Alive => "alive",
+        PeerState::Suspect => "suspect",
+        PeerState::Down => "down",
+        PeerState::Unknown => "unknown",
+    };
+    NodeBody {
+        id: node.id,
+        peer: node.peer,
+        http: node.http,
+        role: role.to_owned(),
+        state: state.to_owned(),
+        refused: node.refused,
+    }
+}
+
+fn conflict_body(record: ConflictRecord) -> ConflictBody {
+    let contender = |contender: Contender| ContenderBody {
+        owner: contender.owner.into(),
+        token: contender.token,
+        node: contender.node,
+    };
+    ConflictBody {
+        id: record.id,
+        name: record.name.into(),
+        loser: contender(record.loser),
+        winner: contender(record.winner),
+        at: write::time(record.at).to_string(),
+        acknowledged: record.acknowledged,
+    }
+}

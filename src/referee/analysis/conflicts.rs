@@ -1,0 +1,164 @@
+//! Two owners of one name met: one of them keeps it everywhere, and each of the others has exactly one record of its loss.
+//!
+//! Protocol A6. A losing grant is one that was acknowledged, that nobody may have ended, and that does not stand at the end although
+//! another owner does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::faults::ms;
+use super::grants::Grant;
+use super::lost::at_risk_from;
+use super::story::Story;
+use super::views::last_told;
+use crate::model::ident::NodeId;
+use crate::referee::history::Conflict;
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Conflicts {
+    /// Names in which a grant lost to another.
+    pub contested: Vec<String>,
+    /// Losing grants, each of which is owed one record.
+    pub losing_grants: usize,
+    /// Different record ids, over all nodes.
+    pub records: usize,
+    /// Losing grants without a record on any node.
+    pub missing: Vec<String>,
+    /// Losing grants with more than one record.
+    pub duplicate: Vec<String>,
+    /// Records that are not the same on all nodes, or that name the wrong parties.
+    pub wrong: Vec<String>,
+    /// Losing grants whose node was killed before a peer had surely confirmed them: no record is owed.
+    pub at_risk: usize,
+    /// Nodes that told their records at the end.
+    pub told_by: Vec<NodeId>,
+    /// Every record, for the page.
+    pub list: Vec<Record>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Record {
+    pub id: String,
+    pub name: String,
+    pub loser: String,
+    pub loser_token: String,
+    pub winner: String,
+    pub winner_token: String,
+    pub nodes: Vec<NodeId>,
+    /// When a node was first seen to have it.
+    #[serde(skip)]
+    pub first_told: u64,
+}
+
+impl Conflicts {
+    pub fn is_clean(&self) -> bool {
+        self.missing.is_empty() && self.duplicate.is_empty() && self.wrong.is_empty()
+    }
+}
+
+pub fn find(story: &Story) -> Conflicts {
+    let told = last_told(&story.told);
+    let mut found = Conflicts { told_by: told.keys().copied().collect(), ..Conflicts::default() };
+    let mut by_content: BTreeMap<&Conflict, Vec<NodeId>> = BTreeMap::new();
+    for (node, records) in &told {
+        for record in records {
+            by_content.entry(record).or_default().push(*node);
+        }
+    }
+    let mut by_loser: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    for record in by_content.keys() {
+        by_loser.entry((&record.name, &record.loser.1)).or_default().insert(&record.id);
+    }
+    judge_losers(story, &by_loser, &mut found);
+    for (record, nodes) in &by_content {
+        judge_record(story, record, nodes, &told, &mut found);
+    }
+    for ((name, token), ids) in by_loser.iter().filter(|(_, ids)| ids.len() > 1) {
+        found.duplicate.push(format!("{name}: the grant {token} has {} records: {}", ids.len(), join(ids)));
+    }
+    found.records = by_content.keys().map(|record| &record.id).collect::<BTreeSet<_>>().len();
+    found.list = by_content.iter().map(|(record, nodes)| tell(story, record, nodes)).collect();
+    found
+}
+
+fn judge_losers(story: &Story, by_loser: &BTreeMap<(&str, &str), BTreeSet<&str>>, found: &mut Conflicts) {
+    let mut contested = BTreeSet::new();
+    for grant in story.names.all().filter(|grant| story.names.may_end_at(grant).is_none()) {
+        if !has_lost(story, grant) {
+            continue;
+        }
+        let recorded = by_loser.contains_key(&(grant.key, grant.token));
+        if !recorded && at_risk_from(story, grant).is_some() {
+            found.at_risk += 1;
+            continue;
+        }
+        contested.insert(grant.key.to_owned());
+        found.losing_grants += 1;
+        if !recorded {
+            let at = ms(grant.acked) / 1e3;
+            let line = format!("{}: {} was granted it at {at:.3} s (token {}), lost it, and has no record", grant.key, grant.owner, grant.token);
+            found.missing.push(line);
+        }
+    }
+    found.contested = contested.into_iter().collect();
+}
+
+/// Somebody else stands at the end.
+fn has_lost(story: &Story, grant: &Grant) -> bool {
+    let words = story.last_words(grant.key);
+    let stands = words.iter().any(|word| word.owner == Some(grant.owner) || word.token == Some(grant.token));
+    !stands && words.iter().any(|word| word.owner.is_some())
+}
+
+fn judge_record(
+    story: &Story,
+    record: &Conflict,
+    nodes: &[NodeId],
+    told: &BTreeMap<NodeId, BTreeSet<&Conflict>>,
+    found: &mut Conflicts,
+) {
+    let mut wrong = |why: String| found.wrong.push(format!("{}: record {} {why}", record.name, record.id));
+    let without: Vec<&NodeId> = told.keys().filter(|node| !nodes.contains(node)).collect();
+    if !without.is_empty() {
+        let differs = without.iter().any(|node| told[*node].iter().any(|other| other.id == record.id));
+        let nodes = without.iter().map(|node| node.to_string()).collect::<Vec<_>>().join(", ");
+        let how = if differs { "reads differently on" } else { "is missing on" };
+        wrong(format!("{how} node {nodes}"));
+    }
+    if record.loser.1 == record.winner.1 {
+        wrong("names one grant as loser and winner".to_owned());
+    }
+    for (role, (owner, token)) in [("loser", &record.loser), ("winner", &record.winner)] {
+        match story.grant(&record.name, token) {
+            Some(grant) if grant.owner != owner => {
+                wrong(format!("says that its {role} {token} is {owner}'s, but it is {}'s", grant.owner));
+            }
+            Some(_) => {}
+            None if story.names.silent(&record.name).iter().any(|silent| silent.owner == owner) => {}
+            None => wrong(format!("names a {role} {owner} ({token}) that never registered the name")),
+        }
+    }
+    let words = story.last_words(&record.name);
+    if !words.is_empty() && words.iter().all(|word| word.token == Some(record.loser.1.as_str())) {
+        wrong(format!("tells {} that it lost, but it holds the name at the end", record.loser.0));
+    }
+}
+
+fn tell(story: &Story, record: &Conflict, nodes: &[NodeId]) -> Record {
+    let has = |told: &&super::views::Told| told.records.iter().any(|other| other.id == record.id);
+    Record {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        loser: record.loser.0.clone(),
+        loser_token: record.loser.1.clone(),
+        winner: record.winner.0.clone(),
+        winner_token: record.winner.1.clone(),
+        nodes: nodes.to_vec(),
+        first_told: story.told.iter().find(has).map_or(0, |told| told.at),
+    }
+}
+
+fn join(ids: &BTreeSet<&str>) -> String {
+    ids.iter().copied().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,166 @@
+//! The faults of a run: when each was surely in force, and what it cut or stopped.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::model::ident::NodeId;
+use crate::referee::history::{Event, FaultEvent, Installed, What};
+
+/// A stretch of time, in nanoseconds since the run began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    pub from: u64,
+    pub to: u64,
+}
+
+impl Span {
+    /// None if the two do not overlap, or only touch.
+    pub fn meet(self, other: Span) -> Option<Span> {
+        let both = Span { from: self.from.max(other.from), to: self.to.min(other.to) };
+        (both.from < both.to).then_some(both)
+    }
+
+    pub fn touches(self, other: Span) -> bool {
+        self.from <= other.to && other.from <= self.to
+    }
+
+    pub fn len(self) -> u64 {
+        self.to.saturating_sub(self.from)
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Fault {
+    pub id: u64,
+    pub kind: String,
+    pub cut: Vec<(NodeId, NodeId)>,
+    pub nodes: Vec<NodeId>,
+    pub state: Installed,
+    pub detail: String,
+    /// From the first word of its beginning until it was in force everywhere.
+    pub begin: Span,
+    /// From the first word of its end until it was lifted everywhere. None: it lasted until the end of the run.
+    pub end: Option<Span>,
+}
+
+impl Fault {
+    /// While it was in force everywhere, at least; None if that is not known of any moment.
+    pub fn in_force(&self, run_end: u64) -> Option<Span> {
+        let span = Span { from: self.begin.to, to: self.end.map_or(run_end, |end| end.from) };
+        (self.state == Installed::Installed && !span.is_empty()).then_some(span)
+    }
+
+    /// While it was in force somewhere, at most.
+    pub fn felt(&self, run_end: u64) -> Span {
+        Span { from: self.begin.from, to: self.end.map_or(run_end, |end| end.to) }
+    }
+
+    /// Its nodes lose what they had not written down. A paused node wakes as it was.
+    pub fn kills(&self) -> bool {
+        !self.nodes.is_empty() && !self.kind.contains("pause")
+    }
+}
+
+/// All faults of a run, by their beginning.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    pub all: Vec<Fault>,
+    run_end: u64,
+}
+
+impl Faults {
+    pub fn of(events: &[Event]) -> Self {
+        let mut by_id: BTreeMap<u64, Fault> = BTreeMap::new();
+        let run_end = events.iter().map(|event| event.time).max().unwrap_or(0);
+        for event in events {
+            let What::Fault(told) = &event.what else { continue };
+            if told.begins {
+                begin(&mut by_id, told, event.time);
+            } else if let Some(fault) = by_id.get_mut(&told.id) {
+                let from = fault.end.map_or(event.time, |end| end.from);
+                fault.end = Some(Span { from, to: event.time });
+            }
+        }
+        let mut all: Vec<Fault> = by_id.into_values().collect();
+        all.sort_by_key(|fault| (fault.begin, fault.id));
+        Self { all, run_end }
+    }
+
+    pub fn run_end(&self) -> u64 {
+        self.run_end
+    }
+
+    /// Those that were not skipped: they may have done harm.
+    pub fn felt(&self) -> impl Iterator<Item = &Fault> {
+        self.all.iter().filter(|fault| fault.state != Installed::Skipped)
+    }
+
+    /// Whether some fault was in force at that moment, or coming or going.
+    pub fn during(&self, at: u64) -> bool {
+        self.felt().any(|fault| fault.felt(self.run_end).touches(Span { from: at, to: at }))
+    }
+
+    /// Whether no fault came or went within the span.
+    pub fn steady(&self, span: Span) -> bool {
+        self.felt().all(|fault| !fault.begin.touches(span) && fault.end.is_none_or(|end| !end.touches(span)))
+    }
+
+    /// Whether the node was stopped, or was being stopped or started, at any moment of the span.
+    pub fn stopped_within(&self, node: NodeId, span: Span) -> bool {
+        self.felt().any(|fault| fault.nodes.contains(&node) && fault.felt(self.run_end).touches(span))
+    }
+
+    /// Whether bytes surely pass from one node to the other at that moment.
+    pub fn passes(&self, from: NodeId, to: NodeId, at: u64) -> bool {
+        let now = Span { from: at, to: at };
+        self.felt().filter(|fault| fault.felt(self.run_end).touches(now)).all(|fault| {
+            !fault.cut.contains(&(from, to)) && !fault.nodes.contains(&from) && !fault.nodes.contains(&to)
+        })
+    }
+
+    /// When the last fault was lifted; 0 without faults; None if one never was.
+    pub fn last_heal(&self) -> Option<u64> {
+        self.felt().try_fold(0, |last, fault| Some(last.max(fault.end?.to)))
+    }
+
+    /// The start of the next fault after that moment, or the end of the run.
+    pub fn next_begin(&self, after: u64) -> u64 {
+        self.felt().map(|fault| fault.begin.from).filter(|from| *from > after).min().unwrap_or(self.run_end)
+    }
+
+    pub fn before_first(&self, at: u64) -> bool {
+        self.felt().all(|fault| at < fault.begin.from)
+    }
+}
+
+fn begin(by_id: &mut BTreeMap<u64, Fault>, told: &FaultEvent, time: u64) {
+    let fault = by_id.entry(told.id).or_insert_with(|| Fault {
+        id: told.id,
+        kind: told.kind.clone(),
+        cut: Vec::new(),
+        nodes: Vec::new(),
+        state: told.state,
+        detail: String::new(),
+        begin: Span { from: time, to: time },
+        end: None,
+    });
+    // The last word tells how it went and what it came to.
+    fault.begin.to = time;
+    fault.state = told.state;
+    fault.cut.clone_from(&told.cut);
+    fault.nodes.clone_from(&told.nodes);
+    fault.detail.clone_from(&told.detail);
+}
+
+pub fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds, for reports.
+pub fn ms(ns: u64) -> f64 {
+    (ns as f64 / 1e3).round() / 1e3
+}

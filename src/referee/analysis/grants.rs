@@ -1,0 +1,192 @@
+//! Acknowledged grants of names and groups, and what may have ended each.
+
+use std::collections::BTreeMap;
+
+use super::faults::Span;
+use super::ops::{Op, Outcome};
+use crate::model::ident::NodeId;
+use crate::referee::history::{Joined, Registered, Unregistered, What};
+
+/// A grant that a client was told of. Of a group: a membership, and the owner is the member.
+#[derive(Clone, Debug)]
+pub struct Grant<'a> {
+    /// The name or group.
+    pub key: &'a str,
+    pub owner: &'a str,
+    pub token: &'a str,
+    pub node: Option<NodeId>,
+    /// Where in the story the call is that was answered with it.
+    pub op: usize,
+    pub invoked: u64,
+    pub acked: u64,
+    /// The call created it. False: the call found that the caller held it already, from a call that was never answered.
+    pub fresh: bool,
+}
+
+/// A call that ended a grant, or may have.
+#[derive(Clone, Debug)]
+pub struct Ending<'a> {
+    pub key: &'a str,
+    /// Of a group: whose membership.
+    pub owner: Option<&'a str>,
+    /// None: whatever stood there.
+    pub token: Option<&'a str>,
+    pub node: Option<NodeId>,
+    pub op: usize,
+    pub invoked: u64,
+    /// None: never answered, so it may have had its effect at any later time.
+    pub acked: Option<u64>,
+}
+
+impl Ending<'_> {
+    fn may_end(&self, grant: &Grant) -> bool {
+        // An ending that was answered before the grant was asked for cannot be about it.
+        self.owner.is_none_or(|owner| owner == grant.owner)
+            && self.token.is_none_or(|token| token == grant.token)
+            && self.acked.is_none_or(|acked| acked >= grant.invoked)
+    }
+}
+
+/// A register or join that was never answered: it may have granted something that nobody was told of.
+#[derive(Clone, Debug)]
+pub struct Silent<'a> {
+    pub key: &'a str,
+    pub owner: &'a str,
+    pub invoked: u64,
+}
+
+/// All of it, by name or group.
+#[derive(Clone, Debug, Default)]
+pub struct Grants<'a> {
+    granted: BTreeMap<&'a str, Vec<Grant<'a>>>,
+    endings: BTreeMap<&'a str, Vec<Ending<'a>>>,
+    silent: BTreeMap<&'a str, Vec<Silent<'a>>>,
+}
+
+impl<'a> Grants<'a> {
+    /// By acknowledgement.
+    pub fn of(&self, key: &str) -> &[Grant<'a>] {
+        self.granted.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Grant<'a>> {
+        self.granted.values().flatten()
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.granted.keys().copied()
+    }
+
+    pub fn endings(&self, key: &str) -> &[Ending<'a>] {
+        self.endings.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn silent(&self, key: &str) -> &[Silent<'a>] {
+        self.silent.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The earliest moment at which a client may have ended it; None: no client ever asked for that.
+    pub fn may_end_at(&self, grant: &Grant) -> Option<u64> {
+        self.endings(grant.key).iter().filter(|end| end.may_end(grant)).map(|end| end.invoked.max(grant.invoked)).min()
+    }
+
+    /// The acknowledged calls that ended exactly this grant, by its token.
+    pub fn ended_by<'s>(&'s self, grant: &'s Grant<'a>) -> impl Iterator<Item = &'s Ending<'a>> {
+        self.endings(grant.key)
+            .iter()
+            .filter(move |end| end.acked.is_some() && end.token == Some(grant.token) && end.may_end(grant))
+    }
+
+    /// While its owner was sure to hold it, as far as the clients know; it may be empty.
+    pub fn surely_held(&self, grant: &Grant, run_end: u64) -> Span {
+        Span { from: grant.acked, to: self.may_end_at(grant).unwrap_or(run_end).min(run_end) }
+    }
+
+    fn grant(&mut self, grant: Grant<'a>) {
+        let of = self.granted.entry(grant.key).or_default();
+        match of.iter_mut().find(|known| known.token == grant.token && known.owner == grant.owner) {
+            Some(known) if known.acked <= grant.acked => {}
+            Some(known) => *known = grant,
+            None => of.push(grant),
+        }
+    }
+
+    fn end(&mut self, ending: Ending<'a>, result: Option<&Unregistered>) {
+        match result {
+            // Nothing stood there, so nothing was ended.
+            Some(Unregistered::Absent | Unregistered::Never) => {}
+            Some(Unregistered::Now | Unregistered::Before) | None => {
+                self.endings.entry(ending.key).or_default().push(ending);
+            }
+        }
+    }
+
+    fn sort(mut self) -> Self {
+        self.granted.values_mut().for_each(|of| of.sort_by_key(|grant| grant.acked));
+        self
+    }
+}
+
+pub fn names<'a>(ops: &[Op<'a>]) -> Grants<'a> {
+    let mut grants = Grants::default();
+    for (at, op) in ops.iter().enumerate().filter(|(_, op)| op.possible()) {
+        match op.what {
+            What::Register { name, owner, result } => match (result, op.ended, op.outcome) {
+                (Some(Registered::Granted { token }), Some(acked), Outcome::Ok) => {
+                    grants.grant(grant(op, at, name, owner, token, acked, true));
+                }
+                (Some(Registered::Held { token }), Some(acked), Outcome::Ok) => {
+                    grants.grant(grant(op, at, name, owner, token, acked, false));
+                }
+                (Some(Registered::Taken { .. }), _, Outcome::Ok) => {}
+                _ => grants.silent.entry(name).or_default().push(Silent { key: name, owner, invoked: op.invoked }),
+            },
+            What::Unregister { name, token, result } => {
+                grants.end(ending(op, at, name, None, token.as_deref()), result.as_ref());
+            }
+            _ => {}
+        }
+    }
+    grants.sort()
+}
+
+pub fn groups<'a>(ops: &[Op<'a>]) -> Grants<'a> {
+    let mut grants = Grants::default();
+    for (at, op) in ops.iter().enumerate().filter(|(_, op)| op.possible()) {
+        match op.what {
+            What::Join { group, member, result } => match (result, op.ended, op.outcome) {
+                (Some(Joined { token, new, .. }), Some(acked), Outcome::Ok) => {
+                    grants.grant(grant(op, at, group, member, token, acked, *new));
+                }
+                _ => {
+                    grants.silent.entry(group).or_default().push(Silent {
+                        key: group,
+                        owner: member,
+                        invoked: op.invoked,
+                    });
+                }
+            },
+            What::Leave { group, member, token, result } => {
+                grants.end(ending(op, at, group, Some(member), token.as_deref()), result.as_ref());
+            }
+            _ => {}
+        }
+    }
+    grants.sort()
+}
+
+fn grant<'a>(
+    op: &Op<'a>,
+    at: usize,
+    key: &'a str,
+    owner: &'a str,
+    token: &'a str,
+    acked: u64,
+    fresh: bool,
+) -> Grant<'a> {
+    Grant { key, owner, token, node: op.node, op: at, invoked: op.invoked, acked, fresh }
+}
+
+fn ending<'a>(op: &Op<'a>, at: usize, key: &'a str, owner: Option<&'a str>, token: Option<&'a str>) -> Ending<'a> {
+    Ending { key, owner, token, node: op.node, op: at, invoked: op.invoked, acked: op.acked() }
+}

@@ -1,0 +1,114 @@
+//! From a history to verdicts: pure functions of what was recorded, each asking one question.
+//!
+//! [`story`] puts a run in order once ([`ops`] pairs calls, [`faults`] tells when what was in force, [`views`] what the observer saw,
+//! [`grants`] what was granted and what may have ended it, [`survival`] who surely knows of an operation). Then each question has
+//! its file: [`linearizable`], [`duplicates`], [`lost`], [`stale`], [`convergence`], [`conflicts`], [`availability`],
+//! [`latency`]; and [`verdict`] holds the answers against what the system promised. Everything is measured on every system.
+
+pub mod availability;
+pub mod conflicts;
+pub mod convergence;
+pub mod duplicates;
+pub mod faults;
+pub mod grants;
+pub mod latency;
+pub mod linearizable;
+pub mod lost;
+pub mod ops;
+pub mod stale;
+pub mod story;
+pub mod survival;
+pub mod verdict;
+pub mod views;
+
+use serde::Serialize;
+
+use crate::model::ident::NodeId;
+use crate::referee::history::Installed;
+use crate::referee::report::data::Run;
+use availability::Availability;
+use conflicts::Conflicts;
+use convergence::Convergence;
+use duplicates::Duplicates;
+use faults::ms;
+use latency::Latency;
+use linearizable::Linearizability;
+use lost::Losses;
+use stale::StaleReads;
+use story::Story;
+use verdict::{Promise, Verdict};
+
+/// All that was found in one run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Findings {
+    pub system: String,
+    /// Whether the verdict counts for the comparison's exit code.
+    pub decides: bool,
+    pub verdict: Verdict,
+    pub promises: Vec<Promise>,
+    /// Calls of clients.
+    pub operations: usize,
+    pub faults: Vec<FaultFound>,
+    pub names: Linearizability,
+    pub groups: Linearizability,
+    pub duplicates: Duplicates,
+    pub losses: Losses,
+    pub stale_reads: StaleReads,
+    pub conflicts: Conflicts,
+    pub convergence: Convergence,
+    pub availability: Availability,
+    pub latency: Latency,
+}
+
+/// A fault, and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct FaultFound {
+    pub id: u64,
+    pub kind: String,
+    pub state: Installed,
+    pub detail: String,
+    pub from_ms: f64,
+    /// None: it lasted until the end of the run.
+    pub to_ms: Option<f64>,
+    pub cut: Vec<(NodeId, NodeId)>,
+    pub nodes: Vec<NodeId>,
+}
+
+pub fn analyse(run: &Run) -> Findings {
+    let story = Story::of(run);
+    let (names, groups) = linearizable::names_and_groups(&story).unwrap_or_else(|misplaced| {
+        let mut none = Linearizability::default();
+        none.unknown.insert("the history".to_owned(), misplaced.to_string());
+        (none.clone(), none)
+    });
+    let faults = story.faults.all.iter().map(|fault| FaultFound {
+        id: fault.id,
+        kind: fault.kind.clone(),
+        state: fault.state,
+        detail: fault.detail.clone(),
+        from_ms: ms(fault.begin.from),
+        to_ms: fault.end.map(|end| ms(end.to)),
+        cut: fault.cut.clone(),
+        nodes: fault.nodes.clone(),
+    });
+    let mut findings = Findings {
+        system: run.header.system.clone(),
+        decides: run.decides,
+        verdict: Verdict::Unknown,
+        promises: Vec::new(),
+        operations: story.ops.len(),
+        faults: faults.collect(),
+        names,
+        groups,
+        duplicates: duplicates::find(&story),
+        losses: lost::find(&story),
+        stale_reads: stale::find(&story),
+        conflicts: conflicts::find(&story),
+        convergence: convergence::find(&story),
+        availability: availability::find(&story),
+        latency: latency::find(&story),
+    };
+    findings.promises = verdict::promises(&story, &findings);
+    findings.verdict = verdict::worst(&findings.promises);
+    findings
+}

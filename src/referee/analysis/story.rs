@@ -1,0 +1,121 @@
+//! A run, read once and put in order, so that each analysis asks its own question only.
+
+use std::collections::BTreeMap;
+
+use super::faults::Faults;
+use super::grants::{self, Grant, Grants};
+use super::ops::{self, Key, Op};
+use super::views::{self, Seen, Told};
+use crate::referee::history::{Found, What};
+use crate::referee::report::data::Run;
+
+pub struct Story<'a> {
+    pub run: &'a Run,
+    /// By invocation.
+    pub ops: Vec<Op<'a>>,
+    pub faults: Faults,
+    /// By the end of the look.
+    pub views: Vec<Seen<'a>>,
+    pub told: Vec<Told<'a>>,
+    pub names: Grants<'a>,
+    pub groups: Grants<'a>,
+    last_write: BTreeMap<Key<'a>, u64>,
+}
+
+/// One last word on a name: by a node's view, or by a client's read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastWord<'a> {
+    /// None: nobody holds it.
+    pub owner: Option<&'a str>,
+    pub token: Option<&'a str>,
+    pub at: u64,
+    /// A client's read through the public door, not the observer's.
+    pub by_client: bool,
+}
+
+impl<'a> Story<'a> {
+    pub fn of(run: &'a Run) -> Self {
+        let ops = ops::pair(&run.events);
+        let faults = Faults::of(&run.events);
+        let (views, told) = views::seen(&run.events);
+        let names = grants::names(&ops);
+        let groups = grants::groups(&ops);
+        let mut last_write = BTreeMap::new();
+        for op in ops.iter().filter(|op| op.writes() && op.possible()) {
+            let key = match op.what {
+                What::Register { name, .. } | What::Unregister { name, .. } => Key::Name(name),
+                What::Join { group, .. } | What::Leave { group, .. } => Key::Group(group),
+                _ => continue,
+            };
+            let at = op.ended.unwrap_or(op.invoked);
+            let last = last_write.entry(key).or_insert(at);
+            *last = at.max(*last);
+        }
+        Self { run, ops, faults, views, told, names, groups, last_write }
+    }
+
+    pub fn linearizable(&self) -> bool {
+        self.run.promises.linearizable
+    }
+
+    pub fn run_end(&self) -> u64 {
+        self.faults.run_end()
+    }
+
+    /// From when on the key's state is the one that the run leaves behind; None: a fault was never lifted.
+    pub fn final_from(&self, key: Key) -> Option<u64> {
+        let healed = self.faults.last_heal()?;
+        Some(self.last_write.get(&key).copied().unwrap_or(0).max(healed))
+    }
+
+    /// What is known of a name at the end: the last read and the last view of every node that began after the last write and
+    /// after the last heal.
+    pub fn last_words(&self, name: &str) -> Vec<LastWord<'_>> {
+        let Some(from) = self.final_from(Key::Name(name)) else { return Vec::new() };
+        let mut reads = BTreeMap::new();
+        for op in self.ops.iter().filter(|op| op.invoked >= from) {
+            let (What::Whereis { name: of, result: Some(Found { owner, token }) }, Some(at)) = (op.what, op.acked())
+            else {
+                continue;
+            };
+            if of == name {
+                let word = LastWord { owner: owner.as_deref(), token: token.as_deref(), at, by_client: true };
+                reads.insert(op.node, word);
+            }
+        }
+        let mut views = BTreeMap::new();
+        for seen in self.views.iter().filter(|seen| seen.from >= from) {
+            let held = seen.view.names.get(name);
+            let word = LastWord {
+                owner: held.map(|held| held.0.as_str()),
+                token: held.map(|held| held.1.as_str()),
+                at: seen.at,
+                by_client: false,
+            };
+            views.insert(seen.node, word);
+        }
+        reads.into_values().chain(views.into_values()).collect()
+    }
+
+    /// For every last look at, or read of, a group: whether the member was there. As [`last_words`](Self::last_words).
+    pub fn last_members(&self, group: &str, member: &str) -> Vec<bool> {
+        let Some(from) = self.final_from(Key::Group(group)) else { return Vec::new() };
+        let mut reads = BTreeMap::new();
+        for op in self.ops.iter().filter(|op| op.invoked >= from && op.acked().is_some()) {
+            if let What::Members { group: of, result: Some(found) } = op.what {
+                if of == group {
+                    reads.insert(op.node, found.members.contains(member));
+                }
+            }
+        }
+        let mut views = BTreeMap::new();
+        for seen in self.views.iter().filter(|seen| seen.from >= from) {
+            views.insert(seen.node, seen.view.groups.get(group).is_some_and(|members| members.contains(member)));
+        }
+        reads.into_values().chain(views.into_values()).collect()
+    }
+
+    pub fn grant(&self, name: &str, token: &str) -> Option<&Grant<'a>> {
+        self.names.of(name).iter().find(|grant| grant.token == token)
+    }
+}

@@ -1,0 +1,156 @@
+//! One run of one system: clients, nemesis and observer side by side, then everything healed, settled and read once more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::client::{Running, System};
+use super::contest::{Ahead, Contest};
+use super::generator::Generator;
+use super::history::{Event, Header};
+use super::nemesis::{Course, NemesisError, carry_out, lift_all};
+use super::scene::{Caller, Scene, Settings};
+use super::schedule::Schedule;
+use super::{observer, workload};
+
+/// What a run left.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub header: Header,
+    pub events: Vec<Event>,
+    pub schedule: Schedule,
+    /// What the referee has to say of its own work; not the system's fault.
+    pub warnings: Vec<String>,
+    /// From the order to start to the last answer.
+    pub took: Duration,
+}
+
+/// Why there is no run to judge. None of these can ever be a pass.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    #[error("interrupted")]
+    Interrupted,
+    #[error("{system} did not start: {why:#}")]
+    Start { system: String, why: anyhow::Error },
+    #[error("{system}: {why}")]
+    Nemesis { system: String, why: NemesisError },
+    #[error("{system}: the history has outgrown its limit; choose fewer seconds or a lower rate")]
+    TooLong { system: String },
+    #[error("{system}: a task of the referee has died: {why}")]
+    Died { system: String, why: tokio::task::JoinError },
+}
+
+/// Runs it. When `stop` becomes true everything is ended and [`RunnerError::Interrupted`] returned; nothing that was started is
+/// left in either case. `tell` is told the name of each phase as it begins.
+pub async fn run(
+    system: &dyn System,
+    course: &Course,
+    nodes: usize,
+    settings: Settings,
+    mut stop: watch::Receiver<bool>,
+    tell: &(dyn Fn(&str) + Sync),
+) -> Result<Recorded, RunnerError> {
+    let ordered = std::time::Instant::now();
+    let name = || system.name().to_owned();
+    tell("starting");
+    let running = tokio::select! {
+        started = system.start(nodes, course.seed()) => started.map_err(|why| RunnerError::Start { system: name(), why })?,
+        () = stopped(&mut stop) => return Err(RunnerError::Interrupted),
+    };
+    let scene = Arc::new(scene(running, course, settings));
+    let mut tasks = Tasks { clients: JoinSet::new(), observers: JoinSet::new() };
+    let conducted = tokio::select! {
+        conducted = conduct(&scene, course, &mut tasks, &name, tell) => conducted,
+        () = stopped(&mut stop) => Err(RunnerError::Interrupted),
+    };
+    tasks.clients.shutdown().await;
+    tasks.observers.shutdown().await;
+    let (schedule, mut warnings) = conducted?;
+    let header = Header {
+        format: 1,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        system: name(),
+        seed: course.seed(),
+        nodes: scene.running.nodes(),
+        schedule: schedule.hash(),
+        concurrency: (scene.running.nodes().len() * (settings.clients_per_node + 1)) as u64,
+    };
+    let events = scene.recorder.take();
+    tell("stopping");
+    // All tasks have ended, so that nobody else holds it; were it otherwise, dropping it ends the system too.
+    if let Some(scene) = Arc::into_inner(scene)
+        && let Err(why) = scene.running.stop().await
+    {
+        warnings.push(format!("it did not stop in good order: {why:#}"));
+    }
+    Ok(Recorded { header, events, schedule, warnings, took: ordered.elapsed() })
+}
+
+struct Tasks {
+    clients: JoinSet<Caller>,
+    observers: JoinSet<()>,
+}
+
+fn scene(running: Box<dyn Running>, course: &Course, settings: Settings) -> Scene {
+    let mut calm_since = Duration::ZERO;
+    let ahead = course.times().into_iter().map(|(id, _, at, until)| {
+        let ahead = Ahead { id, at, calm_since };
+        calm_since = until;
+        ahead
+    });
+    let contest = Contest::new(running.nodes(), &ahead.collect::<Vec<_>>());
+    Scene::new(running, settings, Generator::new(course.seed()), contest)
+}
+
+async fn conduct(
+    scene: &Arc<Scene>,
+    course: &Course,
+    tasks: &mut Tasks,
+    name: &(dyn Fn() -> String + Sync),
+    tell: &(dyn Fn(&str) + Sync),
+) -> Result<(Schedule, Vec<String>), RunnerError> {
+    tell("calm");
+    for node in scene.running.nodes() {
+        tasks.observers.spawn(observer::watch(scene.clone(), node));
+    }
+    // The last tenth is for the final reads.
+    let end = course.length() - (course.length() / 10).min(Duration::from_millis(1_500));
+    let (random, planned) = workload::callers(scene);
+    let clients = random.len();
+    for caller in random {
+        tasks.clients.spawn(workload::random_calls(scene.clone(), caller, course.seed(), clients, end));
+    }
+    for caller in planned {
+        tasks.clients.spawn(workload::planned_calls(scene.clone(), caller, end));
+    }
+    let carried_out = carry_out(scene, course, tell).await;
+    // Also after a failure: nothing is left cut or paused behind us.
+    let lifted = lift_all(scene).await;
+    let nemesis = |why| RunnerError::Nemesis { system: name(), why };
+    let schedule = carried_out.map_err(nemesis)?;
+    lifted.map_err(nemesis)?;
+
+    let mut callers = Vec::new();
+    while let Some(done) = tasks.clients.join_next().await {
+        callers.push(done.map_err(|why| RunnerError::Died { system: name(), why })?);
+    }
+    tasks.observers.shutdown().await;
+    tell("settling");
+    let agreed = observer::settle(scene).await;
+    tell("reading");
+    workload::final_reads(scene, callers).await;
+    if scene.recorder.is_full() {
+        return Err(RunnerError::TooLong { system: name() });
+    }
+    let unsettled = format!("its nodes did not show the same within {} s of the last call", scene.settings.settle.as_secs());
+    Ok((schedule, if agreed { Vec::new() } else { vec![unsettled] }))
+}
+
+/// Returns when `stop` has become true; never if nobody can make it so any more.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await
+    }
+}

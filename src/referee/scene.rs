@@ -1,0 +1,121 @@
+//! What the tasks of one run share: the system, the history, what is in force, the workload.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::client::{Client, Completion, Running};
+use super::contest::Contest;
+use super::generator::Generator;
+use super::history::{Process, Side, What};
+use super::recorder::Recorder;
+use super::situation::Situation;
+use crate::model::ident::NodeId;
+
+/// How long a call may take beyond its deadline before the referee gives up on its own client.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How a run is to be made, whatever the system and the faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Calls per second, all clients together.
+    pub rate: u32,
+    /// How long a call may take.
+    pub timeout: Duration,
+    /// Clients per node that make random calls.
+    pub clients_per_node: usize,
+    /// How often each node's own view is looked at.
+    pub view_period: Duration,
+    /// How long all nodes may take to show the same after the last call.
+    pub settle: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rate: 200,
+            timeout: Duration::from_millis(1_000),
+            clients_per_node: 2,
+            view_period: Duration::from_millis(250),
+            settle: Duration::from_secs(10),
+        }
+    }
+}
+
+/// One run's common things.
+pub struct Scene {
+    pub running: Box<dyn Running>,
+    pub recorder: Recorder,
+    pub settings: Settings,
+    situation: Mutex<Situation>,
+    generator: Mutex<Generator>,
+    contest: Mutex<Contest>,
+}
+
+impl Scene {
+    pub fn new(running: Box<dyn Running>, settings: Settings, generator: Generator, contest: Contest) -> Self {
+        let situation = Mutex::new(Situation::new(running.nodes()));
+        let (generator, contest) = (Mutex::new(generator), Mutex::new(contest));
+        Self { running, recorder: Recorder::start(), settings, situation, generator, contest }
+    }
+
+    /// Locks are held for a few lines, never across an await; a panic inside one ends the run as the referee's failure anyway.
+    pub fn situation(&self) -> MutexGuard<'_, Situation> {
+        self.situation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn generator(&self) -> MutexGuard<'_, Generator> {
+        self.generator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn contest(&self) -> MutexGuard<'_, Contest> {
+        self.contest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn side(&self, node: NodeId) -> Side {
+        self.situation().side(node)
+    }
+
+    /// The nodes that are neither killed nor paused.
+    pub fn up(&self) -> Vec<NodeId> {
+        let situation = self.situation();
+        situation.nodes().iter().copied().filter(|node| situation.is_up(*node)).collect()
+    }
+
+    /// Since the run began.
+    pub fn now(&self) -> Duration {
+        self.recorder.began().elapsed()
+    }
+
+    /// That long after the run began.
+    pub fn instant(&self, since: Duration) -> tokio::time::Instant {
+        (self.recorder.began() + since).into()
+    }
+
+    /// One client's call, recorded.
+    pub async fn call(&self, caller: &mut Caller, what: &What) -> Completion {
+        let process = Process::Client(caller.process);
+        let invoked = self.recorder.invoke(process, caller.node, self.side(caller.node), what);
+        let deadline = Instant::now() + self.settings.timeout;
+        let answer = tokio::time::timeout_at((deadline + GRACE).into(), caller.client.call(what, deadline)).await;
+        let completion = answer.unwrap_or_else(|_| match what.is_read() {
+            true => Completion::Fail("the client never returned".to_owned()),
+            false => Completion::Info("the client never returned".to_owned()),
+        });
+        if let Completion::Info(_) = completion {
+            // The call may take effect at any later time, so the process can never be said to have gone on to another one.
+            caller.process += caller.step;
+            caller.client = self.running.client(caller.node);
+        }
+        self.recorder.complete(invoked, completion.clone());
+        completion
+    }
+}
+
+/// One process of the history, and the client that it calls with.
+pub struct Caller {
+    pub process: u64,
+    /// What is added to the process when it retires.
+    pub step: u64,
+    pub node: NodeId,
+    pub client: Box<dyn Client>,
+}

@@ -1,0 +1,276 @@
+//! Our API as the referee's clients call it: one request for one call, and no more certainty than the answer gives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+
+use crate::client::call::{CallOptions, Caller, CommandError};
+use crate::model::command::{Action, Condition};
+use crate::model::entry::{Entry, Holder};
+use crate::model::ident::{Group, Meta, Mode, NodeId, Revision, Token};
+use crate::model::outcome::{Ended, Outcome, Refusal};
+use crate::model::query::{Answer, PAGE_LIMIT_MAX, Page, Query};
+use crate::referee::client::{Client, Completion};
+use crate::referee::history::{Conflict, Found, Joined, Membership, Registered, Unregistered, View, What};
+use crate::registry::{Consistency, Reply};
+
+/// A client of one node.
+pub struct RegistryClient {
+    caller: Arc<Caller>,
+    mode: Mode,
+}
+
+impl RegistryClient {
+    pub fn new(caller: Arc<Caller>, mode: Mode) -> Self {
+        Self { caller, mode }
+    }
+
+    async fn command(&self, what: &What, action: Action, options: &CallOptions) -> Completion {
+        match self.caller.execute(self.mode, &action, options).await {
+            Ok(reply) => match told(what, &reply) {
+                Some(what) => Completion::Ok(what),
+                // Whatever it means, it is no proof that nothing was done.
+                None => Completion::Info(format!("an outcome that does not fit the call: {:?}", reply.value)),
+            },
+            Err(CommandError::NotApplied(cause)) => Completion::Fail(cause.to_string()),
+            Err(CommandError::Unknown(cause)) => Completion::Info(cause.to_string()),
+        }
+    }
+
+    async fn query(&self, what: &What, query: Query, options: &CallOptions) -> Completion {
+        match self.caller.query(self.mode, &query, options).await {
+            Ok(reply) => match answered(what, &reply) {
+                Some(what) => Completion::Ok(what),
+                None => Completion::Fail(format!("an answer that does not fit the question: {:?}", reply.value)),
+            },
+            Err(cause) => Completion::Fail(cause.to_string()),
+        }
+    }
+}
+
+#[async_trait]
+impl Client for RegistryClient {
+    async fn call(&mut self, what: &What, deadline: Instant) -> Completion {
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        let options = CallOptions { timeout, ..CallOptions::default() };
+        match asked(self.mode, what) {
+            Ok(Asked::Command(action)) => self.command(what, action, &options).await,
+            Ok(Asked::Query(query)) => self.query(what, query, &options).await,
+            // Nothing was sent.
+            Err(why) => Completion::Fail(format!("{why:#}")),
+        }
+    }
+}
+
+enum Asked {
+    Command(Action),
+    Query(Query),
+}
+
+/// A call in the registry's words.
+fn asked(mode: Mode, what: &What) -> anyhow::Result<Asked> {
+    let token = |token: &Option<String>| token.as_deref().map(|token| Token::parse(mode, token)).transpose();
+    Ok(match what {
+        What::Register { name, owner, .. } => Asked::Command(Action::Register {
+            name: name.parse()?,
+            owner: owner.parse()?,
+            meta: Meta::empty(),
+            lease: None,
+            condition: Condition::Free,
+        }),
+        What::Unregister { name, token: of, .. } => {
+            Asked::Command(Action::Unregister { name: name.parse()?, token: token(of)? })
+        }
+        What::Join { group, member, .. } => Asked::Command(Action::Join {
+            group: group.parse()?,
+            member: member.parse()?,
+            meta: Meta::empty(),
+            lease: None,
+        }),
+        What::Leave { group, member, token: of, .. } => {
+            Asked::Command(Action::Leave { group: group.parse()?, member: member.parse()?, token: token(of)? })
+        }
+        What::Whereis { name, .. } => Asked::Query(Query::Whereis { name: name.parse()?, token: None }),
+        What::Members { group, .. } => {
+            Asked::Query(Query::Members { group: group.parse()?, page: whole_page(None), node: None })
+        }
+        What::Fault(_) | What::Probe { .. } | What::View(_) | What::Conflicts { .. } => bail!("no call of a client's"),
+    })
+}
+
+/// The call with what came of it; None if the outcome is none of that call's.
+fn told(what: &What, reply: &Reply<Outcome>) -> Option<What> {
+    let revision = revision(&reply.revision);
+    Some(match (what.clone(), &reply.value) {
+        (What::Register { name, owner, .. }, outcome) => {
+            let result = match outcome {
+                Outcome::Granted { entry, .. } => Registered::Granted { token: entry.token.to_string() },
+                Outcome::Held { entry } => Registered::Held { token: entry.token.to_string() },
+                Outcome::Refused(Refusal::NameTaken { current }) => {
+                    Registered::Taken { owner: current.holder_text().to_owned(), token: current.token.to_string() }
+                }
+                Outcome::Refused(_) | Outcome::Ended(_) => return None,
+            };
+            What::Register { name, owner, result: Some(result) }
+        }
+        (What::Unregister { name, token, .. }, outcome) => {
+            What::Unregister { name, token, result: Some(ended(outcome)?) }
+        }
+        (What::Leave { group, member, token, .. }, outcome) => {
+            What::Leave { group, member, token, result: Some(ended(outcome)?) }
+        }
+        (What::Join { group, member, .. }, Outcome::Granted { entry, .. }) => {
+            What::Join { group, member, result: Some(Joined { token: entry.token.to_string(), new: true, revision }) }
+        }
+        (What::Join { group, member, .. }, Outcome::Held { entry }) => {
+            What::Join { group, member, result: Some(Joined { token: entry.token.to_string(), new: false, revision }) }
+        }
+        _ => return None,
+    })
+}
+
+fn ended(outcome: &Outcome) -> Option<Unregistered> {
+    match outcome {
+        Outcome::Ended(Ended::Now) => Some(Unregistered::Now),
+        Outcome::Ended(Ended::Before) => Some(Unregistered::Before),
+        Outcome::Refused(Refusal::NotFound) => Some(Unregistered::Absent),
+        Outcome::Refused(Refusal::TokenStale { .. }) => Some(Unregistered::Never),
+        Outcome::Refused(_) | Outcome::Granted { .. } | Outcome::Held { .. } => None,
+    }
+}
+
+/// The question with its answer; None if the answer is none to that question.
+fn answered(what: &What, reply: &Reply<Answer>) -> Option<What> {
+    Some(match (what.clone(), &reply.value) {
+        (What::Whereis { name, .. }, Answer::Entry(entry)) => {
+            let found = Found { owner: Some(entry.holder_text().to_owned()), token: Some(entry.token.to_string()) };
+            What::Whereis { name, result: Some(found) }
+        }
+        (What::Whereis { name, .. }, Answer::Refused(Refusal::NotFound)) => {
+            What::Whereis { name, result: Some(Found { owner: None, token: None }) }
+        }
+        // A group that does not fit one page would not be one answer; the workload makes none.
+        (What::Members { group, .. }, Answer::Entries { entries, next: None }) => {
+            let members = entries.iter().map(|entry| entry.holder_text().to_owned()).collect();
+            What::Members { group, result: Some(Membership { members, revision: revision(&reply.revision) }) }
+        }
+        _ => return None,
+    })
+}
+
+fn revision(revision: &Revision) -> Option<u64> {
+    match revision {
+        Revision::Cp(revision) => Some(*revision),
+        Revision::Ap(_) => None,
+    }
+}
+
+fn whole_page(after: Option<String>) -> Page {
+    Page { after, limit: PAGE_LIMIT_MAX, ..Page::default() }
+}
+
+/// Everything that one node shows, whatever others know. Its parts are read one after the other.
+pub async fn view(caller: &Caller, mode: Mode, node: NodeId, deadline: Instant) -> anyhow::Result<View> {
+    let reader = Reader { caller, mode, deadline };
+    let mut names = BTreeMap::new();
+    for entry in reader.entries(|page| Query::Names { page }).await? {
+        if let Holder::Owner(name, owner) = entry.holder {
+            names.insert(name.into(), (owner.into(), entry.token.to_string()));
+        }
+    }
+    let mut groups = BTreeMap::new();
+    for group in reader.groups().await? {
+        let members = |page| Query::Members { group: group.clone(), page, node: None };
+        let members = reader.entries(members).await?;
+        let members = members.iter().map(|entry| entry.holder_text().to_owned()).collect::<BTreeSet<_>>();
+        groups.insert(group.clone().into(), members);
+    }
+    let leader = match mode {
+        Mode::Cp => caller.cluster(reader.left()?).await?.leader,
+        Mode::Ap => None,
+    };
+    Ok(View { node, names, groups, leader })
+}
+
+/// Every conflict record that one node knows.
+pub async fn conflicts(caller: &Caller, deadline: Instant) -> anyhow::Result<Vec<Conflict>> {
+    let mut records = Vec::new();
+    let mut after = None;
+    loop {
+        let left = left(deadline)?;
+        let page = caller.conflicts(after.as_deref(), PAGE_LIMIT_MAX, left).await?;
+        records.extend(page.conflicts.into_iter().map(|record| Conflict {
+            id: record.id,
+            name: record.name,
+            loser: (record.loser.owner, record.loser.token),
+            winner: (record.winner.owner, record.winner.token),
+        }));
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(records),
+        }
+    }
+}
+
+/// Reads lists of one node to their end.
+struct Reader<'a> {
+    caller: &'a Caller,
+    mode: Mode,
+    deadline: Instant,
+}
+
+impl Reader<'_> {
+    async fn entries(&self, query: impl Fn(Page) -> Query) -> anyhow::Result<Vec<Entry>> {
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            match self.ask(query(whole_page(after))).await? {
+                Answer::Entries { entries, next } => {
+                    all.extend(entries);
+                    match next {
+                        Some(next) => after = Some(next),
+                        None => return Ok(all),
+                    }
+                }
+                other => bail!("not a list of entries: {other:?}"),
+            }
+        }
+    }
+
+    async fn groups(&self) -> anyhow::Result<Vec<Group>> {
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            match self.ask(Query::Groups { page: whole_page(after) }).await? {
+                Answer::Groups { groups, next } => {
+                    all.extend(groups.into_iter().map(|count| count.group));
+                    match next {
+                        Some(next) => after = Some(next),
+                        None => return Ok(all),
+                    }
+                }
+                other => bail!("not a list of groups: {other:?}"),
+            }
+        }
+    }
+
+    async fn ask(&self, query: Query) -> anyhow::Result<Answer> {
+        let consistency = match self.mode {
+            Mode::Cp => Consistency::Stale,
+            Mode::Ap => Consistency::Local,
+        };
+        let options = CallOptions { timeout: self.left()?, consistency: Some(consistency), ..CallOptions::default() };
+        Ok(self.caller.query(self.mode, &query, &options).await?.value)
+    }
+
+    fn left(&self) -> anyhow::Result<Duration> {
+        left(self.deadline)
+    }
+}
+
+fn left(deadline: Instant) -> anyhow::Result<Duration> {
+    deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()).context("no time is left")
+}

@@ -1,0 +1,140 @@
+//! The JSON bodies of what concerns the cluster: its nodes, conflicts, faults.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The cluster as one node sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ClusterBody {
+    /// The cluster's id, shared by all its nodes.
+    pub cluster: String,
+    /// The node that answers.
+    pub node: u64,
+    pub version: String,
+    /// The `cp` leader, as far as this node knows.
+    pub leader: Option<u64>,
+    pub term: u64,
+    /// Index of the last log entry applied here.
+    pub applied: u64,
+    pub committed: u64,
+    pub ap: ApBody,
+    pub nodes: Vec<NodeBody>,
+}
+
+/// What the node's `ap` registry shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ApBody {
+    pub names: u64,
+    pub members: u64,
+    /// Equal on two nodes that show the same owners and members.
+    pub digest: String,
+    /// This process's run.
+    pub run: String,
+    /// Conflict records known here.
+    pub conflicts: u64,
+}
+
+/// One node of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeBody {
+    pub id: u64,
+    /// Where its peers reach it.
+    pub peer: String,
+    /// Where its clients reach it, as far as known.
+    pub http: Option<String>,
+    /// `leader`, `voter` or `learner`.
+    pub role: String,
+    /// As gossip sees it: `me`, `alive`, `suspect`, `down` or `unknown`.
+    pub state: String,
+    /// Why the last handshake with it was refused, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// One page of conflict records, oldest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConflictsBody {
+    pub conflicts: Vec<ConflictBody>,
+    /// What to pass as `after=` for the next page; null at the end.
+    pub next: Option<String>,
+}
+
+/// One losing grant of an `ap` name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConflictBody {
+    /// All nodes agree on it.
+    pub id: String,
+    pub name: String,
+    pub loser: ContenderBody,
+    /// Who beat it then.
+    pub winner: ContenderBody,
+    /// By the clock of the node that withdrew the loser.
+    #[schema(format = "date-time")]
+    pub at: String,
+    pub acknowledged: bool,
+}
+
+/// One of the two owners of a conflict.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ContenderBody {
+    pub owner: String,
+    pub token: String,
+    pub node: u64,
+}
+
+/// The answer to an acknowledgement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AcknowledgedBody {
+    pub acknowledged: bool,
+}
+
+/// The faults in force at a node, per peer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FaultsBody {
+    #[serde(default)]
+    pub peers: BTreeMap<u64, PeerFaultsBody>,
+}
+
+/// Directions as seen from the node that has the faults.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PeerFaultsBody {
+    #[serde(default)]
+    pub outgoing: LinkFaultBody,
+    #[serde(default)]
+    pub incoming: LinkFaultBody,
+}
+
+/// What happens to what passes in one direction of a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LinkFaultBody {
+    /// Nothing passes.
+    #[serde(default)]
+    pub drop: bool,
+    /// At most 60,000.
+    #[serde(default)]
+    #[schema(maximum = 60_000)]
+    pub delay_ms: u64,
+    /// Between 0 and 1: the share of datagrams lost.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
+    pub loss: f64,
+}
+
+/// Whether a peer answered through the faults in force. A probe's answer holds one for each peer, under its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProbeBody {
+    pub tcp: bool,
+    pub udp: bool,
+}
+
+/// The answer of `/readyz`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ReadyBody {
+    pub node: u64,
+    pub ready: bool,
+}

@@ -1,0 +1,6 @@
+//! The server as its users meet it: real processes, real sockets, a real disk.
+
+mod cli;
+mod durability;
+mod nodes;
+mod refusals;
