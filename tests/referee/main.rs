@@ -3,4 +3,5 @@
 mod checker;
 mod corpus;
 mod filed;
+mod runner;
 mod toys;

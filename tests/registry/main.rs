@@ -5,3 +5,4 @@ mod net;
 mod raft_cluster;
 mod raft_pinned;
 mod raft_storage;
+mod table;

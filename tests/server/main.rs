@@ -2,5 +2,6 @@
 
 mod cli;
 mod durability;
+mod http;
 mod nodes;
 mod refusals;
