@@ -27,5 +27,6 @@ pub mod raft;
 pub mod cli;
 #[cfg(feature = "referee")]
 pub mod referee;
+
 #[cfg(feature = "referee")]
 pub mod systems;

@@ -135,9 +135,10 @@ impl LaneTask {
             messages.push(message);
         }
         let last = messages.iter().rposition(|message| matches!(message, Message::Covered { .. }));
-        let kept = messages.iter().enumerate().filter(|(at, message)| {
-            !matches!(message, Message::Covered { .. }) || Some(*at) == last
-        });
+        let kept = messages
+            .iter()
+            .enumerate()
+            .filter(|(at, message)| !matches!(message, Message::Covered { .. }) || Some(*at) == last);
         let encoded = kept.map(|(_, message)| Bytes::from(message.encode()));
         // An answer to a question about a giant group: the asker counts it as none.
         encoded.filter(|bytes| bytes.len() <= FRAME_LEN_MAX).collect()

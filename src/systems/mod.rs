@@ -55,9 +55,7 @@ pub fn named(name: &str, place: &Place) -> Result<Box<dyn System>, String> {
         "cp" => Ok(ours(Mode::Cp, None)),
         "ap" => Ok(ours(Mode::Ap, None)),
         "reference" => Ok(Box::new(Reference)),
-        _ if NOT_YET.contains(&name) => {
-            Err(format!("{name} is not in this version; there are cp, ap and reference"))
-        }
+        _ if NOT_YET.contains(&name) => Err(format!("{name} is not in this version; there are cp, ap and reference")),
         _ => match flawed {
             Some((_, mode, flaw)) => Ok(ours(*mode, Some(*flaw))),
             None => Err(format!("{name:?} is no system; there are cp, ap and reference")),

@@ -6,5 +6,6 @@ mod corpus;
 mod filed;
 mod logs;
 mod report;
+mod runner;
 mod synthetic;
 mod toys;

@@ -42,19 +42,20 @@ impl Cluster {
         for links in bound {
             cluster.start_node(links).await;
         }
-        cluster.wait("every node serves and sees all others", |cluster| async move {
-            for node in cluster.nodes.values() {
-                if node.gossip.registry.ready(soon()).await.is_err() {
-                    return false;
+        cluster
+            .wait("every node serves and sees all others", |cluster| async move {
+                for node in cluster.nodes.values() {
+                    if node.gossip.registry.ready(soon()).await.is_err() {
+                        return false;
+                    }
+                    let reply = cluster.query(node, names(), Consistency::Local).await.unwrap();
+                    if reply.provenance.peers != Some((cluster.addrs.len() - 1, cluster.addrs.len() - 1)) {
+                        return false;
+                    }
                 }
-                let reply = cluster.query(node, names(), Consistency::Local).await.unwrap();
-                if reply.provenance.peers != Some((cluster.addrs.len() - 1, cluster.addrs.len() - 1)) {
-                    return false;
-                }
-            }
-            true
-        })
-        .await;
+                true
+            })
+            .await;
         cluster
     }
 
@@ -250,7 +251,10 @@ async fn after_a_partition_every_name_has_one_owner_and_each_loser_one_record() 
     assert!(cluster.nodes[&1].gossip.acknowledge(&records[0].id));
     cluster
         .wait("all know of the acknowledgement", |cluster| async {
-            cluster.nodes.values().all(|node| node.gossip.conflicts(None, 100).iter().filter(|r| r.acknowledged).count() == 1)
+            cluster
+                .nodes
+                .values()
+                .all(|node| node.gossip.conflicts(None, 100).iter().filter(|r| r.acknowledged).count() == 1)
         })
         .await;
 }
@@ -267,7 +271,9 @@ async fn a_restarted_node_takes_the_state_back_before_it_serves() {
     cluster.wait("it serves", |cluster| async { cluster.nodes[&1].gossip.registry.ready(soon()).await.is_ok() }).await;
     assert_eq!(cluster.nodes[&1].gossip.status().names, 50);
     granted(cluster.register(1, "after", "owner").await);
-    cluster.wait("all agree", |cluster| async { cluster.agree() && cluster.all_say("after", Some("owner")).await }).await;
+    cluster
+        .wait("all agree", |cluster| async { cluster.agree() && cluster.all_say("after", Some("owner")).await })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -166,7 +166,9 @@ fn a7_the_same_owner_on_both_sides_is_no_conflict() {
     world.holds();
     assert!(world.losers(1).is_empty());
     // Listed once, by the better rank; either token is still that grant.
-    let Answer::Entries { entries, .. } = world.nodes[&1].query(&Query::Names { page: Page::default() }) else { panic!() };
+    let Answer::Entries { entries, .. } = world.nodes[&1].query(&Query::Names { page: Page::default() }) else {
+        panic!()
+    };
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].token, left.token);
     assert_eq!(world.nodes[&1].status().names, 1);
@@ -261,13 +263,16 @@ fn conditions_are_checked_in_the_contracts_order() {
     assert_eq!(retried, Outcome::Held { entry: handed.clone() }, "a retried hand-over finds its grant");
     let stale = world.execute(1, register("x", "c", Condition::Token(first.token)));
     assert!(matches!(stale, Outcome::Refused(Refusal::TokenStale { .. })));
-    let changed = world.execute(1, Action::Register {
-        name: "x".parse().unwrap(),
-        owner: "b".parse().unwrap(),
-        meta: "{\"k\":1}".parse().unwrap(),
-        lease: None,
-        condition: Condition::Unchanged(handed.revision.clone()),
-    });
+    let changed = world.execute(
+        1,
+        Action::Register {
+            name: "x".parse().unwrap(),
+            owner: "b".parse().unwrap(),
+            meta: "{\"k\":1}".parse().unwrap(),
+            lease: None,
+            condition: Condition::Unchanged(handed.revision.clone()),
+        },
+    );
     let Outcome::Held { entry } = changed else { panic!("{changed:?}") };
     assert_eq!((entry.token, entry.meta.as_str()), (handed.token, "{\"k\":1}"));
     assert_ne!(entry.revision, handed.revision);
@@ -277,12 +282,15 @@ fn conditions_are_checked_in_the_contracts_order() {
     assert!(matches!(taken, Outcome::Refused(Refusal::NameTaken { current }) if current == entry));
     let absent = world.execute(1, register("y", "c", Condition::Present));
     assert_eq!(absent, Outcome::Refused(Refusal::RevisionStale { current: None }));
-    let leased = world.execute(1, Action::Join {
-        group: "g".parse().unwrap(),
-        member: "m".parse().unwrap(),
-        meta: Meta::empty(),
-        lease: Some("l1".parse().unwrap()),
-    });
+    let leased = world.execute(
+        1,
+        Action::Join {
+            group: "g".parse().unwrap(),
+            member: "m".parse().unwrap(),
+            meta: Meta::empty(),
+            lease: Some("l1".parse().unwrap()),
+        },
+    );
     assert_eq!(leased, Outcome::Refused(Refusal::LeaseUnknown));
     assert_eq!(world.execute(1, unregister("y", None)), Outcome::Refused(Refusal::NotFound));
     assert!(OpId::parse("x").is_none());
