@@ -85,7 +85,7 @@ pub(super) fn choose(stories: &[(Story, &Findings)]) -> Vec<String> {
     for (story, found) in stories {
         // Few grants make a picture that can be read; very many make noise.
         for grant in story.names.all() {
-            *interest.entry(grant.key).or_default() -= 0.3;
+            *interest.entry(grant.key).or_default() -= 3.0;
         }
         for duplicate in &found.duplicates.list {
             *interest.entry(&duplicate.name).or_default() += (duplicate.to_ms - duplicate.from_ms) / 200.0;
