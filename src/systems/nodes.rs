@@ -192,7 +192,9 @@ impl Cluster {
                 node.lives()?;
                 match ready(node).await {
                     Ok(()) => break,
-                    Err(why) if Instant::now() >= deadline => return Err(why.context(format!("node {id} does not serve"))),
+                    Err(why) if Instant::now() >= deadline => {
+                        return Err(why.context(format!("node {id} does not serve")));
+                    }
                     Err(_) => sleep(POLL_PERIOD).await,
                 }
             }

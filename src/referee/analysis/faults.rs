@@ -117,9 +117,9 @@ impl Faults {
     /// Whether bytes surely pass from one node to the other at that moment.
     pub fn passes(&self, from: NodeId, to: NodeId, at: u64) -> bool {
         let now = Span { from: at, to: at };
-        self.felt().filter(|fault| fault.felt(self.run_end).touches(now)).all(|fault| {
-            !fault.cut.contains(&(from, to)) && !fault.nodes.contains(&from) && !fault.nodes.contains(&to)
-        })
+        self.felt()
+            .filter(|fault| fault.felt(self.run_end).touches(now))
+            .all(|fault| !fault.cut.contains(&(from, to)) && !fault.nodes.contains(&from) && !fault.nodes.contains(&to))
     }
 
     /// When the last fault was lifted; 0 without faults; None if one never was.

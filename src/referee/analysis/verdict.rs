@@ -179,9 +179,8 @@ fn leaves_minority(story: &Story, fault: &Fault) -> bool {
 
 /// While no fault comes or goes, nothing that a minority is told can have been agreed on.
 fn minority_refuses(story: &Story) -> Answer {
-    let whole = |op: &&Op| {
-        story.faults.steady(Span { from: op.invoked, to: op.ended.unwrap_or_else(|| story.run_end()) })
-    };
+    let whole =
+        |op: &&Op| story.faults.steady(Span { from: op.invoked, to: op.ended.unwrap_or_else(|| story.run_end()) });
     let writes: Vec<&Op> =
         story.ops.iter().filter(|op| op.side == Some(Side::Minority) && op.writes()).filter(whole).collect();
     if writes.is_empty() {
@@ -237,7 +236,8 @@ fn all_answer(story: &Story, found: &Findings) -> Answer {
     let unanswered = total.fail + total.info;
     let percent = total.percent().unwrap_or_default();
     if unanswered > 0 {
-        let detail = format!("{unanswered} of {} without an answer ({percent:.2} % answered)", plural(total.all(), "call"));
+        let detail =
+            format!("{unanswered} of {} without an answer ({percent:.2} % answered)", plural(total.all(), "call"));
         return violated(detail, found.availability.unanswered.clone());
     }
     if total.all() == 0 {
@@ -246,7 +246,11 @@ fn all_answer(story: &Story, found: &Findings) -> Answer {
     if story.faults.felt().next().is_some() && found.availability.in_faults.all() == 0 {
         return unknown("no call was made while a fault was in force");
     }
-    holds(format!("{} answered, {} of them during faults", plural(total.all(), "call"), found.availability.in_faults.ok))
+    holds(format!(
+        "{} answered, {} of them during faults",
+        plural(total.all(), "call"),
+        found.availability.in_faults.ok
+    ))
 }
 
 fn agreement(story: &Story, found: &Findings) -> Answer {
@@ -332,7 +336,11 @@ fn tested(story: &Story, found: &Findings) -> Answer {
         }
     }
     let faults = story.faults.felt().count();
-    holds(format!("{} through {}, every kind of call answered in one", plural(found.operations, "call"), plural(faults, "fault")))
+    holds(format!(
+        "{} through {}, every kind of call answered in one",
+        plural(found.operations, "call"),
+        plural(faults, "fault")
+    ))
 }
 
 pub fn plural(n: usize, noun: &str) -> String {
