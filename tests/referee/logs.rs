@@ -25,8 +25,17 @@ pub struct Log {
 
 impl Log {
     fn push(&mut self, at_us: u64, kind: Kind, process: Process, what: What, end_of: Option<usize>) -> usize {
-        let event =
-            Event { index: 0, time: at_us * 1_000, kind, process, what, node: None, side: None, error: None, end_of: None };
+        let event = Event {
+            index: 0,
+            time: at_us * 1_000,
+            kind,
+            process,
+            what,
+            node: None,
+            side: None,
+            error: None,
+            end_of: None,
+        };
         self.events.push((at_us, event, end_of));
         self.events.len() - 1
     }
@@ -59,15 +68,7 @@ impl Log {
         self.fault("halves", from, to, between(&LEFT, &RIGHT), Vec::new(), Installed::Installed);
     }
 
-    pub fn fault(
-        &mut self,
-        kind: &str,
-        from: f64,
-        to: f64,
-        cut: Vec<(u64, u64)>,
-        nodes: Vec<u64>,
-        state: Installed,
-    ) {
+    pub fn fault(&mut self, kind: &str, from: f64, to: f64, cut: Vec<(u64, u64)>, nodes: Vec<u64>, state: Installed) {
         self.faults += 1;
         let told = |begins| {
             What::Fault(FaultEvent {

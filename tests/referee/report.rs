@@ -95,7 +95,9 @@ fn the_table_puts_systems_side_by_side_and_says_what_it_means() {
     let table = report::table(&judged(), 120);
     let header = table.lines().nth(1).expect("a header");
     assert!(header.contains("cp") && header.contains("ap"), "{header}");
-    for words in ["Never two owners at once", "✓ every promise kept", "not promised", "cp: cp was given", "etcd: skipped"] {
+    for words in
+        ["Never two owners at once", "✓ every promise kept", "not promised", "cp: cp was given", "etcd: skipped"]
+    {
         assert!(table.contains(words), "{words} is not in\n{table}");
     }
     assert!(table.lines().take_while(|line| !line.is_empty()).all(|line| line.chars().count() <= 120), "{table}");

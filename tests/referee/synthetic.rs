@@ -52,7 +52,9 @@ pub fn comparison(seed: u64) -> RunSet {
     RunSet {
         version: "0.0.0-synthetic".to_owned(),
         seed,
-        command: format!("quorate compare --systems cp,ap --nodes 5 --seconds-per-system 20 --faults halves,kill,pause --seed {seed}"),
+        command: format!(
+            "quorate compare --systems cp,ap --nodes 5 --seconds-per-system 20 --faults halves,kill,pause --seed {seed}"
+        ),
         started_at: "2026-01-02T03:04:05Z".to_owned(),
         schedule: serde_json::json!({ "seed": seed, "faults": [] }),
         facts: vec![
@@ -61,7 +63,10 @@ pub fn comparison(seed: u64) -> RunSet {
             Fact::new("Faults by", "the nodes' own transport (loopback)"),
         ],
         runs,
-        skipped: vec![Skipped { system: "etcd".to_owned(), why: "etcd is not installed: apt-get install etcd-server".to_owned() }],
+        skipped: vec![Skipped {
+            system: "etcd".to_owned(),
+            why: "etcd is not installed: apt-get install etcd-server".to_owned(),
+        }],
     }
 }
 
@@ -208,7 +213,8 @@ impl World {
                 _ => drop(self.frozen.insert(node, names.clone())),
             }
         }
-        let names: Vec<(&str, &str, &str)> = names.iter().map(|(n, o, t)| (n.as_str(), o.as_str(), t.as_str())).collect();
+        let names: Vec<(&str, &str, &str)> =
+            names.iter().map(|(n, o, t)| (n.as_str(), o.as_str(), t.as_str())).collect();
         let there: Vec<String> = self.joined.values().flat_map(|m| m.keys().cloned()).collect();
         let there: Vec<&str> = there.iter().map(String::as_str).collect();
         let groups = [("workers", there.as_slice())];
@@ -237,7 +243,8 @@ impl World {
     }
 
     fn choose(&mut self, process: u64, node: u64, at: f64) -> What {
-        let contest = plan().iter().position(|f| !f.minority.is_empty() && f.from + 1_200.0 < at && at < f.from + 2_600.0);
+        let contest =
+            plan().iter().position(|f| !f.minority.is_empty() && f.from + 1_200.0 < at && at < f.from + 2_600.0);
         let owner = format!("app-{process}");
         let name = match contest {
             Some(n) => format!("contested/{}", n * 3 + self.rng.random_range(0..3)),
@@ -264,7 +271,11 @@ impl World {
 
     fn token(&mut self, node: u64, at: f64) -> String {
         self.counter += 1;
-        if self.cp { self.counter.to_string() } else { format!("{:x}.{node}.{node}{node}.{:x}", at as u64, self.counter) }
+        if self.cp {
+            self.counter.to_string()
+        } else {
+            format!("{:x}.{node}.{node}{node}.{:x}", at as u64, self.counter)
+        }
     }
 
     fn take(&mut self, mut what: What, node: u64, at: f64) -> What {
