@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::Exit;
 use crate::referee::analysis::verdict::Verdict;
-use crate::referee::compare::{Comparison, CompareError, Entrant, compare};
+use crate::referee::compare::{CompareError, Comparison, Entrant, compare};
 use crate::referee::environment;
 use crate::referee::report::{self, Judged, data::Fact};
 use crate::referee::runner::RunnerError;
@@ -90,11 +90,18 @@ pub fn run(args: CompareArgs) -> anyhow::Result<Exit> {
 }
 
 /// `out` exists. `NotDone`: interrupted, with nothing worth keeping.
-fn run_in(args: &CompareArgs, plan: Plan, entrants: Vec<Entrant>, out: &Path, started: Timestamp) -> anyhow::Result<Exit> {
+fn run_in(
+    args: &CompareArgs,
+    plan: Plan,
+    entrants: Vec<Entrant>,
+    out: &Path,
+    started: Timestamp,
+) -> anyhow::Result<Exit> {
     if environment::in_memory(out) {
         return Ok(usage(&format!("{} is in memory, where nothing is durable: choose --out on a disk", out.display())));
     }
-    let mut facts = environment::facts(out).with_context(|| format!("cannot measure the disk under {}", out.display()))?;
+    let mut facts =
+        environment::facts(out).with_context(|| format!("cannot measure the disk under {}", out.display()))?;
     facts.push(Fact::new("faults are made", "by the nodes themselves, below gossip, Raft and forwarding alike"));
     let comparison = Comparison {
         entrants,
@@ -125,7 +132,8 @@ fn run_in(args: &CompareArgs, plan: Plan, entrants: Vec<Entrant>, out: &Path, st
         }
         Err(why) => {
             progress.finish();
-            return Err(anyhow::Error::new(why).context(format!("the referee could not finish; what there is lies in {}", out.display())));
+            return Err(anyhow::Error::new(why)
+                .context(format!("the referee could not finish; what there is lies in {}", out.display())));
         }
     };
     let page = report::write(&judged, out).with_context(|| format!("cannot write the report to {}", out.display()))?;

@@ -136,6 +136,11 @@ impl Core {
         &self.map
     }
 
+    /// An operation that was applied here, if it is kept.
+    pub fn kept(&self, id: OpId) -> Option<&Operation> {
+        self.log.get(id)
+    }
+
     /// The last stamp given out or seen.
     pub fn hlc(&self) -> u64 {
         self.hlc.last()

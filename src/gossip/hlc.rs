@@ -69,7 +69,6 @@ pub struct Mark {
     path: PathBuf,
     node: NodeId,
     run: u64,
-    /// All stamps up to here may be given out.
     durable: u64,
 }
 
@@ -104,6 +103,11 @@ impl Mark {
     /// Whether it is time to set the mark ahead: half of the room is used up.
     pub fn is_due(&self, last: u64) -> bool {
         last.saturating_add((AHEAD_MS / 2) << COUNTER_BITS) > self.durable
+    }
+
+    /// All stamps up to here may be given out.
+    pub fn durable(&self) -> u64 {
+        self.durable
     }
 
     /// Sets the mark ahead of this stamp. On disk when it returns.
