@@ -1,6 +1,7 @@
 //! The command line: parse, run, print; an exit code that scripts can rely on.
 
 pub mod check;
+pub mod compare;
 pub mod dev;
 mod registry;
 mod render;
@@ -34,6 +35,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Runs real systems through the same partitions and shows what each promised and kept
+    Compare(compare::CompareArgs),
     /// Runs one node
     Serve(crate::node::config::ServeArgs),
     /// Runs a local cluster to play with; its links can be cut
@@ -60,6 +63,7 @@ pub fn main() -> Exit {
         Command::Dev(args) => dev::run(args),
         Command::Registry(command) => registry::run(&cli.connect, command),
         Command::Check(args) => Ok(check::run(&args)),
+        Command::Compare(args) => compare::run(args),
     };
     done.unwrap_or_else(|e| {
         eprintln!("quorate: {e:#}");

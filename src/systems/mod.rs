@@ -63,6 +63,11 @@ pub fn named(name: &str, place: &Place) -> Result<Box<dyn System>, String> {
     }
 }
 
+/// Whether a system is of our own making, so that its verdict decides a comparison's. The reference is a measure, not a system.
+pub fn is_ours(name: &str) -> bool {
+    name == "cp" || name == "ap" || FLAWED.iter().any(|(flawed, _, _)| *flawed == name)
+}
+
 /// What each mode promises. A planted flaw takes nothing off it: that is what convicts.
 fn promises(mode: Mode) -> Promises {
     match mode {

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use quorate::model::ident::NodeId;
+use quorate::referee::analysis::verdict::Verdict;
 use quorate::referee::client::{Client, Completion, Promises, Reach, Running, System};
-use quorate::referee::history::{Conflict, Event, Installed, Kind, Process, Registered, Side, View, What};
+use quorate::referee::compare::{Comparison, Entrant, compare};
+use quorate::referee::history::{Conflict, Event, Header, Installed, Kind, Process, Registered, Side, View, What};
 use quorate::referee::nemesis::Course;
+use quorate::referee::report;
 use quorate::referee::runner::{Recorded, RunnerError, run};
 use quorate::referee::scene::Settings;
-use quorate::referee::schedule::Plan;
+use quorate::referee::schedule::{Plan, Schedule};
 use quorate::systems::reference::Reference;
 use tokio::sync::watch;
 
@@ -219,10 +222,15 @@ async fn each_partition_has_names_that_both_sides_registered() {
     let recorded = run_on(&Odd::default(), "halves", 8, 2).await.unwrap();
     for fault in &recorded.schedule.faults {
         let mut sides = BTreeMap::<&str, BTreeSet<Side>>::new();
+        // Refused ones are made anew for as long as the fault lasts.
+        let first_second = fault.at_ms * 1_000_000..(fault.at_ms + 1_000) * 1_000_000;
         for event in recorded.events.iter().filter(|event| event.kind == Kind::Invoke) {
             match &event.what {
                 What::Register { name, .. } if name.starts_with(&format!("contested-{}-", fault.id)) => {
-                    assert!(event.time / 1_000_000 < fault.at_ms + 1_000, "{event:?}");
+                    assert!(event.time >= first_second.start, "{event:?}");
+                    if !first_second.contains(&event.time) {
+                        continue;
+                    }
                     sides.entry(name).or_default().insert(event.side.unwrap());
                 }
                 _ => {}
@@ -330,4 +338,50 @@ async fn a_reference_grants_each_token_once() {
     let granted = granted.collect::<Vec<_>>();
     assert!(granted.len() > 50, "{}", granted.len());
     assert_eq!(granted.iter().collect::<BTreeSet<_>>().len(), granted.len());
+}
+
+fn comparison(out: &std::path::Path, faults: &str) -> Comparison {
+    Comparison {
+        entrants: vec![Entrant { system: Box::new(Reference), decides: true }],
+        skipped: Vec::new(),
+        plan: Plan::new(&faults.parse().unwrap(), 8, 5, 11).unwrap(),
+        settings: Settings::default(),
+        out: out.to_owned(),
+        command: "quorate compare --systems reference".to_owned(),
+        started_at: "2026-01-01T00:00:00Z".to_owned(),
+        facts: Vec::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_comparison_of_a_system_without_flaw_passes_and_leaves_schedule_history_and_page() {
+    let out = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (_keep, stop) = watch::channel(false);
+    let set = compare(comparison(out.path(), "halves"), stop, &|_, _| {}).await.unwrap();
+    let judged = report::judge(set);
+    let promises = judged.findings[0].promises.iter().filter(|promise| promise.promised);
+    let broken = promises.filter(|promise| promise.verdict != Verdict::Holds).collect::<Vec<_>>();
+    assert!(broken.is_empty(), "{broken:#?}");
+    assert_eq!(judged.verdict(), Some(Verdict::Holds));
+
+    let page = report::write(&judged, out.path()).unwrap();
+    assert!(std::fs::metadata(page).unwrap().len() > 10_000);
+    let schedule = std::fs::read_to_string(out.path().join("schedule.json")).unwrap();
+    let schedule: Schedule = serde_json::from_str(&schedule).unwrap();
+    let history = std::fs::read_to_string(out.path().join("reference/history.ndjson")).unwrap();
+    let mut lines = history.lines();
+    let header: Header = serde_json::from_str(lines.next().unwrap()).unwrap();
+    assert_eq!(header.schedule, schedule.hash());
+    let events = lines.map(|line| serde_json::from_str::<Event>(line).unwrap()).collect::<Vec<_>>();
+    assert_eq!(events, judged.set.runs[0].events);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fault_that_never_took_hold_is_no_pass() {
+    let out = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (_keep, stop) = watch::channel(false);
+    let leaky = Entrant { system: Box::new(Odd { leaks: true, ..Odd::default() }), decides: true };
+    let leaky = Comparison { entrants: vec![leaky], ..comparison(out.path(), "halves") };
+    let judged = report::judge(compare(leaky, stop, &|_, _| {}).await.unwrap());
+    assert_eq!(judged.verdict(), Some(Verdict::Unknown));
 }

@@ -39,7 +39,7 @@ impl<'a> Story<'a> {
         let faults = Faults::of(&run.events);
         let (views, told) = views::seen(&run.events);
         let names = grants::names(&ops);
-        let groups = grants::groups(&ops);
+        let groups = grants::groups(&ops, run.promises.linearizable);
         let mut last_write = BTreeMap::new();
         for op in ops.iter().filter(|op| op.changes()) {
             let at = op.ended.unwrap_or(op.invoked);
