@@ -8,5 +8,6 @@ mod filed;
 mod logs;
 mod report;
 mod runner;
+mod sides;
 mod synthetic;
 mod toys;
