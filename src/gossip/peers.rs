@@ -15,6 +15,9 @@ const RESUME_MAX: u64 = 1_000;
 const PULL_PATIENCE_MS: u64 = 500;
 const PULL_PATIENCE_MS_MAX: u64 = 4_000;
 
+/// Nodes that are asked at once to pass something on.
+const HELPERS_MAX: usize = 3;
+
 /// Where a node stands with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contact {
@@ -168,14 +171,28 @@ impl Core {
 
     /// Alive, says membership, and yet there is no answer: it may be heard by way of others only.
     pub(super) fn no_answer(&mut self, node: NodeId) {
-        let others = self.peers.iter().filter(|(other, peer)| **other != node && peer.contact == Contact::Reachable);
-        let others = others.map(|(other, _)| *other).collect::<Vec<_>>();
-        let helper = (!others.is_empty()).then(|| others[self.rng.random_range(0..others.len())]);
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.unanswered += 1;
-            // In turns: the straight way may be open again.
-            peer.via = if peer.via.is_none() { helper } else { None };
+            peer.via = None;
         }
+    }
+
+    /// As [`post`](Self::post); to a peer that has left one unanswered, by several ways at once. The answer shows which is open.
+    pub(super) fn post_by_any_way(&mut self, to: NodeId, message: Message, effects: &mut Effects) {
+        if self.peers.get(&to).is_some_and(|peer| peer.unanswered > 0) {
+            let straight = |(node, peer): &(&NodeId, &Peer)| {
+                **node != to && peer.contact == Contact::Reachable && peer.via.is_none()
+            };
+            let mut helpers = self.peers.iter().filter(straight).map(|(node, _)| *node).collect::<Vec<_>>();
+            while helpers.len() > HELPERS_MAX {
+                helpers.swap_remove(self.rng.random_range(0..helpers.len()));
+            }
+            for via in helpers {
+                let message = Message::Relay { from: self.node(), to, message: Box::new(message.clone()) };
+                effects.push(Effect::Send { to: via, message });
+            }
+        }
+        effects.push(self.post(to, message));
     }
 
     pub(super) fn answered(&mut self, node: NodeId) {
@@ -186,8 +203,7 @@ impl Core {
 
     pub(super) fn patience_ms(&self, node: NodeId) -> u64 {
         let unanswered = self.peers.get(&node).map_or(0, |peer| peer.unanswered);
-        // Two tries with each patience: one for each way.
-        (PULL_PATIENCE_MS << (unanswered / 2).min(3)).min(PULL_PATIENCE_MS_MAX)
+        (PULL_PATIENCE_MS << unanswered.min(3)).min(PULL_PATIENCE_MS_MAX)
     }
 
     /// What the peer has confirmed.

@@ -23,7 +23,7 @@ const COMPARE_PERIOD_MS: u64 = 1_000;
 /// What is on its way by push has this long to arrive before it is pulled.
 const GRACE_MS: u64 = 200;
 /// A state takes this long to be put together, at most.
-const PREPARING_PATIENCE_MS: u64 = 10_000;
+const PREPARING_PATIENCE_MS: u64 = 3_000;
 /// A state of more pieces is not believed: 4 GiB.
 const PIECES_MAX: u32 = 1_024;
 
@@ -48,6 +48,12 @@ struct Pull {
     /// What the peer had applied when it first answered.
     announced: Option<Context>,
     pieces: Vec<Bytes>,
+}
+
+impl Exchange {
+    fn pull_of(&mut self, from: NodeId, id: u64) -> Option<&mut Pull> {
+        self.pull.as_mut().filter(|pull| pull.from == from && pull.id == id)
+    }
 }
 
 impl Core {
@@ -86,7 +92,7 @@ impl Core {
                 self.on_operations(from, id, context, operations, more, hlc, now, effects);
             }
             Message::Preparing { id } => {
-                if let Some(pull) = self.pull_of(from, id) {
+                if let Some(pull) = self.sync.pull_of(from, id) {
                     pull.patience_until_ms = now.ms + PREPARING_PATIENCE_MS;
                 }
             }
@@ -172,10 +178,15 @@ impl Core {
             effects.push(Effect::Advanced);
         }
         let patience_ms = self.patience_ms(from);
-        let Some(pull) = self.pull_of(from, id) else { return };
+        // Each page has its own id: an answer that comes twice is not asked on from twice.
+        let next_id = self.sync.last_id + 1;
+        let Some(pull) = self.sync.pull_of(from, id) else { return };
         pull.announced.get_or_insert(context);
         if more {
             pull.patience_until_ms = now.ms + patience_ms;
+            pull.id = next_id;
+            let id = next_id;
+            self.sync.last_id = next_id;
             let context = self.map.context.clone();
             effects.push(self.post(from, Message::Pull { id, context }));
         } else {
@@ -196,7 +207,7 @@ impl Core {
     ) {
         self.hlc.observe(hlc);
         let patience_ms = self.patience_ms(from);
-        let Some(pull) = self.pull_of(from, id) else { return };
+        let Some(pull) = self.sync.pull_of(from, id) else { return };
         // A piece was lost or came twice: the pull runs out of patience and is made again.
         if number as usize != pull.pieces.len() || of > PIECES_MAX {
             return;
@@ -229,10 +240,6 @@ impl Core {
         self.settle(false, now, effects);
         effects.push(Effect::Advanced);
         self.end_pull(now, effects);
-    }
-
-    fn pull_of(&mut self, from: NodeId, id: u64) -> Option<&mut Pull> {
-        self.sync.pull.as_mut().filter(|pull| pull.from == from && pull.id == id)
     }
 
     /// The peer has sent all that it announced.
@@ -280,7 +287,7 @@ impl Core {
             pieces: Vec::new(),
         });
         let context = self.map.context.clone();
-        effects.push(self.post(from, Message::Pull { id, context }));
+        self.post_by_any_way(from, Message::Pull { id, context }, effects);
     }
 
     pub(super) fn sync_tick(&mut self, now: Now, effects: &mut Effects) {
