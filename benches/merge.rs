@@ -6,10 +6,15 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
 use quorate::gossip::context::{Context, OpId, Run};
+use quorate::gossip::core::{Core, CoreConfig, Effects, Flaws, Now};
+use quorate::gossip::hlc::Hlc;
 use quorate::gossip::map::Map;
 use quorate::gossip::operation::{Grant, Operation};
+use quorate::gossip::rank::Policy;
+use quorate::model::command::{Action, Condition};
 use quorate::model::entry::Holder;
 use quorate::model::ident::Meta;
+use quorate::model::query::Query;
 use quorate::model::time::UnixMillis;
 
 const ENTRIES: u64 = 100_000;
@@ -88,5 +93,59 @@ fn merge(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, merge);
+/// A node alone with so many names.
+fn node(names: u64) -> Core {
+    let config = CoreConfig {
+        run: Run { node: 1, bits: 7 },
+        peers: Vec::new(),
+        policy: Policy::Oldest,
+        down_after_ms: 30_000,
+        kept_operations: 200_000,
+        seed: 1,
+        flaws: Flaws::default(),
+    };
+    let now = Now { ms: 0, wall_ms: 0 };
+    let mut core = Core::new(config, Hlc::default(), now);
+    for number in 0..names {
+        core.execute(&register(number), now, &mut Effects::new());
+    }
+    core
+}
+
+fn register(number: u64) -> Action {
+    Action::Register {
+        name: format!("service/{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).parse().unwrap(),
+        owner: format!("10.0.0.1:{number}").parse().unwrap(),
+        meta: Meta::empty(),
+        lease: None,
+        condition: Condition::Free,
+    }
+}
+
+fn commands(c: &mut Criterion) {
+    let mut group = c.benchmark_group("node");
+    group.sample_size(10);
+    for names in [1_000, 1_000_000] {
+        let mut core = node(names);
+        let now = Now { ms: 0, wall_ms: 0 };
+        let mut next = names;
+        group.bench_function(format!("register one more than {names} names"), |b| {
+            b.iter(|| {
+                next += 1;
+                black_box(core.execute(&register(next), now, &mut Effects::new()))
+            });
+        });
+        let mut number = 0;
+        group.bench_function(format!("whereis among {names} names"), |b| {
+            b.iter(|| {
+                number = (number + 7_919) % names;
+                let Action::Register { name, .. } = register(number) else { unreachable!() };
+                black_box(core.query(&Query::Whereis { name, token: None }))
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, merge, commands);
 criterion_main!(benches);

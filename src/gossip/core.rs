@@ -28,6 +28,9 @@ use super::view;
 /// How long a new process asks its peers for their state before it serves, at most.
 pub const STARTING_MS_MAX: u64 = 2_000;
 
+/// A process that did nothing for this long was stopped, or its machine was.
+const STANDSTILL_MS: u64 = 1_000;
+
 /// Planted flaws, for controls: a referee has to convict each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flaws {
@@ -64,9 +67,16 @@ pub struct Now {
 /// What the core wants done, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    Send { to: NodeId, message: Message },
+    Send {
+        to: NodeId,
+        message: Message,
+    },
     /// Send the state that a node with this context needs, in pieces. Putting it together only reads.
-    SendState { to: NodeId, id: u64, receiver: Context },
+    SendState {
+        to: NodeId,
+        id: u64,
+        receiver: Context,
+    },
     /// There are new operations of this run to push.
     Pushable,
     /// The context has grown.
@@ -74,7 +84,12 @@ pub enum Effect {
     /// A peer has confirmed operations.
     Confirmed,
     /// A peer has answered a question.
-    Told { from: NodeId, id: u64, state: Box<State>, upto: Option<String> },
+    Told {
+        from: NodeId,
+        id: u64,
+        state: Box<State>,
+        upto: Option<String>,
+    },
 }
 
 pub type Effects = Vec<Effect>;
@@ -90,6 +105,7 @@ pub struct Core {
     /// Came before an earlier operation of its run.
     pub(super) early: BTreeMap<OpId, Operation>,
     started_ms: u64,
+    last_tick_ms: u64,
     pub(super) serving: bool,
 }
 
@@ -107,6 +123,7 @@ impl Core {
             sync: Exchange::default(),
             early: BTreeMap::new(),
             started_ms: now.ms,
+            last_tick_ms: now.ms,
             config,
         }
     }
@@ -176,7 +193,8 @@ impl Core {
     pub fn provenance(&self, now: Now) -> Provenance {
         let configured = || self.peers.values().filter(|peer| peer.configured);
         let reachable = configured().filter(|peer| peer.contact == Contact::Reachable).count();
-        let out_of_reach = configured().filter(|peer| peer.contact != Contact::Reachable).map(|peer| peer.down_since_ms);
+        let out_of_reach =
+            configured().filter(|peer| peer.contact != Contact::Reachable).map(|peer| peer.down_since_ms);
         Provenance {
             peers: Some((reachable, configured().count())),
             staleness_ms: Some(out_of_reach.min().map_or(0, |since| now.ms.saturating_sub(since))),
@@ -186,6 +204,10 @@ impl Core {
 
     /// Goes on with what is due: hiding, anti-entropy, pulls without an answer. Call it about every 50 ms.
     pub fn tick(&mut self, now: Now, effects: &mut Effects) {
+        if now.ms.saturating_sub(self.last_tick_ms) > STANDSTILL_MS {
+            self.distrust_all(now);
+        }
+        self.last_tick_ms = now.ms;
         self.hide_the_silent(now, effects);
         self.sync_tick(now, effects);
         self.map.records.tick(now.ms);

@@ -53,7 +53,9 @@ fn from_wall(wall_ms: u64) -> u64 {
 pub enum MarkError {
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
-    #[error("{path} is not a clock mark of this version; restore the file, or remove the directory and start the node with an empty one")]
+    #[error(
+        "{path} is not a clock mark of this version; restore the file, or remove the directory and start the node with an empty one"
+    )]
     Malformed { path: PathBuf },
     #[error("{path} belongs to node {found}; this is node {node}: give each node its own data directory")]
     OtherNode { path: PathBuf, found: NodeId, node: NodeId },

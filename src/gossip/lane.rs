@@ -143,9 +143,10 @@ impl LaneTask {
             messages.push(message);
         }
         let last = messages.iter().rposition(|message| matches!(message, Message::Covered { .. }));
-        let kept = messages.iter().enumerate().filter(|(at, message)| {
-            !matches!(message, Message::Covered { .. }) || Some(*at) == last
-        });
+        let kept = messages
+            .iter()
+            .enumerate()
+            .filter(|(at, message)| !matches!(message, Message::Covered { .. }) || Some(*at) == last);
         let encoded = kept.map(|(_, message)| Bytes::from(message.encode()));
         // An answer to a question about a giant group: the asker counts it as none.
         encoded.filter(|bytes| bytes.len() <= FRAME_LEN_MAX).collect()
@@ -160,7 +161,7 @@ impl LaneTask {
         match self.lane {
             Lane::Sync => gone,
             Lane::Operations => {
-                let owed_after = self.shared.core().owes_confirmation(self.peer);
+                let owed_after = self.shared.view().owes_confirmation(self.peer);
                 if owed_after.is_none() || owed_after != watch.owed_after {
                     watch.owed_after = owed_after;
                     watch.since = Instant::now();

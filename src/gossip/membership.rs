@@ -71,7 +71,11 @@ impl foca::Identity for Id {
 /// What membership wants done or known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Send { to: NodeId, addr: String, payload: Bytes },
+    Send {
+        to: NodeId,
+        addr: String,
+        payload: Bytes,
+    },
     /// The peer is there, perhaps as a new process.
     Up(NodeId),
     Down(NodeId),

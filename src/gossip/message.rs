@@ -52,7 +52,9 @@ pub enum Lane {
 impl Message {
     pub fn lane(&self) -> Lane {
         match self {
-            Message::Push { .. } | Message::Covered { .. } | Message::Ask { .. } | Message::Told { .. } => Lane::Operations,
+            Message::Push { .. } | Message::Covered { .. } | Message::Ask { .. } | Message::Told { .. } => {
+                Lane::Operations
+            }
             Message::Relay { message, .. } => message.lane(),
             Message::Compare { .. }
             | Message::Vector { .. }

@@ -106,7 +106,10 @@ impl Core {
         let me = self.config.run;
         let last = self.map.context.get(me);
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.run = Some(run);
+            if peer.run.replace(run).is_some_and(|former| former != run) {
+                // What the process before it had confirmed is gone with it.
+                peer.covers = Context::default();
+            }
             peer.pushed = Some(peer.covers.get(me));
             peer.skip_backlog(me, last);
         }
@@ -260,6 +263,15 @@ impl Core {
             peer.asked = true;
         }
         self.serving |= self.peers.values().all(|peer| peer.asked || !peer.configured);
+    }
+
+    /// This process stood still for longer than the others wait: they may have given it up without its knowing, and gone on.
+    pub(super) fn distrust_all(&mut self, now: Now) {
+        for peer in self.peers.values_mut().filter(|peer| peer.contact == Contact::Reachable) {
+            peer.contact = Contact::Returning;
+            peer.down_since_ms = now.ms;
+            peer.returned_ms = now.ms;
+        }
     }
 
     /// A node whose operations are known is a home, whether or not it was ever heard of otherwise.

@@ -134,7 +134,8 @@ impl GossipRegistry {
             self.shared.send(peer, Message::Ask { id, query: query.clone() });
         }
         let mut parts: Vec<Part> = Vec::with_capacity(others + 1);
-        let patience = tokio::time::Instant::from_std(deadline - MARGIN.min(deadline.saturating_duration_since(Instant::now())));
+        let patience =
+            tokio::time::Instant::from_std(deadline - MARGIN.min(deadline.saturating_duration_since(Instant::now())));
         while parts.len() < others {
             match tokio::time::timeout_at(patience, answers.recv()).await {
                 Ok(Some(part)) => parts.push(part),

@@ -294,7 +294,8 @@ impl Core {
         if let Some(pull) = self.sync.pull.take_if(|pull| now.ms >= pull.patience_until_ms) {
             self.no_answer(pull.from);
         }
-        let due = self.sync.behind.iter().filter(|(_, (due, _))| now.ms >= *due).map(|(node, _)| *node).collect::<Vec<_>>();
+        let due =
+            self.sync.behind.iter().filter(|(_, (due, _))| now.ms >= *due).map(|(node, _)| *node).collect::<Vec<_>>();
         for node in due {
             if let Some((_, context)) = self.sync.behind.remove(&node)
                 && !self.map.context.covers_all(&context)

@@ -78,7 +78,8 @@ fn operations(choices: &[(usize, u8, u16)]) -> Vec<Operation> {
 fn some_of(operations: &[Operation], rng: &mut StdRng) -> Map {
     let mut map = Map::default();
     let parts = [(); RUNS].map(|()| rng.random_range(0..=operations.len() as u64));
-    let mut left = operations.iter().filter(|op| op.id().number <= parts[op.id().run.node as usize - 1]).collect::<Vec<_>>();
+    let mut left =
+        operations.iter().filter(|op| op.id().number <= parts[op.id().run.node as usize - 1]).collect::<Vec<_>>();
     while !left.is_empty() {
         let at = rng.random_range(0..left.len());
         match map.apply(left[at]) {

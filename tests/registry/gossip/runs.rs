@@ -1,6 +1,7 @@
 //! The runs of the protocol page that break an implementation without its rules.
 
 use quorate::gossip::context::OpId;
+use quorate::gossip::core::Now;
 use quorate::gossip::message::Message;
 use quorate::gossip::peers::Contact;
 use quorate::gossip::rank::{Policy, Rank};
@@ -160,7 +161,9 @@ fn a7_the_same_owner_on_both_sides_is_no_conflict() {
     world.holds();
     assert!(world.losers(1).is_empty());
     // Listed once, by the better rank; either token is still that grant.
-    let Answer::Entries { entries, .. } = world.nodes[&1].query(&Query::Names { page: Page::default() }) else { panic!() };
+    let Answer::Entries { entries, .. } = world.nodes[&1].query(&Query::Names { page: Page::default() }) else {
+        panic!()
+    };
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].token, left.token);
     assert_eq!(world.nodes[&1].status().names, 1);
@@ -255,13 +258,16 @@ fn conditions_are_checked_in_the_contracts_order() {
     assert_eq!(retried, Outcome::Held { entry: handed.clone() }, "a retried hand-over finds its grant");
     let stale = world.execute(1, register("x", "c", Condition::Token(first.token)));
     assert!(matches!(stale, Outcome::Refused(Refusal::TokenStale { .. })));
-    let changed = world.execute(1, Action::Register {
-        name: "x".parse().unwrap(),
-        owner: "b".parse().unwrap(),
-        meta: "{\"k\":1}".parse().unwrap(),
-        lease: None,
-        condition: Condition::Unchanged(handed.revision.clone()),
-    });
+    let changed = world.execute(
+        1,
+        Action::Register {
+            name: "x".parse().unwrap(),
+            owner: "b".parse().unwrap(),
+            meta: "{\"k\":1}".parse().unwrap(),
+            lease: None,
+            condition: Condition::Unchanged(handed.revision.clone()),
+        },
+    );
     let Outcome::Held { entry } = changed else { panic!("{changed:?}") };
     assert_eq!((entry.token, entry.meta.as_str()), (handed.token, "{\"k\":1}"));
     assert_ne!(entry.revision, handed.revision);
@@ -271,12 +277,15 @@ fn conditions_are_checked_in_the_contracts_order() {
     assert!(matches!(taken, Outcome::Refused(Refusal::NameTaken { current }) if current == entry));
     let absent = world.execute(1, register("y", "c", Condition::Present));
     assert_eq!(absent, Outcome::Refused(Refusal::RevisionStale { current: None }));
-    let leased = world.execute(1, Action::Join {
-        group: "g".parse().unwrap(),
-        member: "m".parse().unwrap(),
-        meta: Meta::empty(),
-        lease: Some("l1".parse().unwrap()),
-    });
+    let leased = world.execute(
+        1,
+        Action::Join {
+            group: "g".parse().unwrap(),
+            member: "m".parse().unwrap(),
+            meta: Meta::empty(),
+            lease: Some("l1".parse().unwrap()),
+        },
+    );
     assert_eq!(leased, Outcome::Refused(Refusal::LeaseUnknown));
     assert_eq!(world.execute(1, unregister("y", None)), Outcome::Refused(Refusal::NotFound));
     assert!(OpId::parse("x").is_none());
@@ -304,6 +313,19 @@ fn a_bridge_keeps_every_node_working() {
         world.run(3_000);
         world.holds();
     }
+}
+
+#[test]
+fn a5_a_process_that_stood_still_catches_up_before_it_counts_anybody() {
+    let mut world = calm(2);
+    world.run(100);
+    world.with(2, |core, now, effects| {
+        let later = Now { ms: now.ms + 4_000, ..now };
+        core.tick(later, effects);
+        assert_eq!(core.contact(1), Some(Contact::Returning));
+    });
+    world.run(5_000);
+    assert_eq!(world.nodes[&2].contact(1), Some(Contact::Reachable));
 }
 
 #[test]

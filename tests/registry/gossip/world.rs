@@ -45,9 +45,17 @@ impl Default for Weather {
 }
 
 enum Due {
-    Message { from: NodeId, to: NodeId, message: Message },
+    Message {
+        from: NodeId,
+        to: NodeId,
+        message: Message,
+    },
     /// `at` notices whether it hears `peer`.
-    Notice { at: NodeId, peer: NodeId, up: bool },
+    Notice {
+        at: NodeId,
+        peer: NodeId,
+        up: bool,
+    },
 }
 
 pub struct World {
