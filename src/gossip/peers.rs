@@ -1,5 +1,7 @@
 //! Whom this node counts (protocol A1, A5): contact with each peer, and what each has confirmed.
 
+use rand::RngExt;
+
 use crate::model::ident::NodeId;
 
 use super::context::{Context, OpId, Run};
@@ -8,6 +10,10 @@ use super::message::{BATCH_BYTES_MAX, Message};
 
 /// A backlog longer than this, in operations, is left to the peer to pull: it does so anyway when contact returns.
 const RESUME_MAX: u64 = 1_000;
+
+/// A pull without a sign of life for this long is given up, and the next one begins. Doubled each time, for slow networks.
+const PULL_PATIENCE_MS: u64 = 500;
+const PULL_PATIENCE_MS_MAX: u64 = 4_000;
 
 /// Where a node stands with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +42,10 @@ pub struct Peer {
     pushed: Option<u64>,
     /// Whether this process has asked it for its state, or knows that it cannot.
     asked: bool,
+    /// How many pulls in a row it has left without an answer.
+    unanswered: u32,
+    /// The node that passes messages on to it, if it is alive and yet does not get through.
+    via: Option<NodeId>,
 }
 
 impl Peer {
@@ -49,6 +59,8 @@ impl Peer {
             run: None,
             pushed: None,
             asked: false,
+            unanswered: 0,
+            via: None,
         }
     }
 }
@@ -63,6 +75,8 @@ impl Core {
         if peer.contact == Contact::Down {
             peer.contact = Contact::Returning;
             peer.returned_ms = now.ms;
+            peer.unanswered = 0;
+            peer.via = None;
             peer.skip_backlog(me, last);
         }
         self.want(node);
@@ -134,6 +148,48 @@ impl Core {
         peer.pushed.filter(|pushed| *pushed > confirmed).map(|_| confirmed)
     }
 
+    /// A message on its way to the peer: straight, or by way of a node that both can reach.
+    pub fn post(&self, to: NodeId, message: Message) -> Effect {
+        match self.peers.get(&to).and_then(|peer| peer.via) {
+            None => Effect::Send { to, message },
+            Some(via) => {
+                let message = Message::Relay { from: self.node(), to, message: Box::new(message) };
+                Effect::Send { to: via, message }
+            }
+        }
+    }
+
+    /// A message of this node came straight, or was passed on: answers go the same way.
+    pub(super) fn came_by(&mut self, node: NodeId, via: Option<NodeId>) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.via = via;
+        }
+    }
+
+    /// Alive, says membership, and yet there is no answer: it may be heard by way of others only.
+    pub(super) fn no_answer(&mut self, node: NodeId) {
+        let others = self.peers.iter().filter(|(other, peer)| **other != node && peer.contact == Contact::Reachable);
+        let others = others.map(|(other, _)| *other).collect::<Vec<_>>();
+        let helper = (!others.is_empty()).then(|| others[self.rng.random_range(0..others.len())]);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.unanswered += 1;
+            // In turns: the straight way may be open again.
+            peer.via = if peer.via.is_none() { helper } else { None };
+        }
+    }
+
+    pub(super) fn answered(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.unanswered = 0;
+        }
+    }
+
+    pub(super) fn patience_ms(&self, node: NodeId) -> u64 {
+        let unanswered = self.peers.get(&node).map_or(0, |peer| peer.unanswered);
+        // Two tries with each patience: one for each way.
+        (PULL_PATIENCE_MS << (unanswered / 2).min(3)).min(PULL_PATIENCE_MS_MAX)
+    }
+
     /// What the peer has confirmed.
     pub(super) fn confirm(&mut self, node: NodeId, context: &Context, effects: &mut Effects) {
         if let Some(peer) = self.peers.get_mut(&node) {
@@ -165,6 +221,11 @@ impl Core {
 
     pub(super) fn is_away(&self, node: NodeId) -> bool {
         node != self.node() && self.contact(node).is_none_or(|contact| contact == Contact::Down)
+    }
+
+    /// A peer is in contact again, and what it announced is not here yet.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.peers.values().any(|peer| peer.contact == Contact::Returning)
     }
 
     pub(super) fn is_lowest_live(&self) -> bool {
