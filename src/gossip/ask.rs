@@ -30,9 +30,9 @@ pub fn part(map: &Map, query: &Query) -> Part {
             let slots = grants.groups().get(group).map_or(&nobody, |members| &members.slots);
             list(map, slots, page, |slot| slot.all().iter().collect())
         }
-        Query::Groups { page } => list(map, grants.groups(), page, |members| {
-            members.slots.values().flat_map(|slot| slot.all()).collect()
-        }),
+        Query::Groups { page } => {
+            list(map, grants.groups(), page, |members| members.slots.values().flat_map(|slot| slot.all()).collect())
+        }
     }
 }
 
@@ -40,12 +40,7 @@ fn slot(slot: Option<&Slot>) -> impl Iterator<Item = &Held> {
     slot.into_iter().flat_map(|slot| slot.all())
 }
 
-fn list<'a, K, V>(
-    map: &Map,
-    keys: &'a BTreeMap<K, V>,
-    page: &'a Page,
-    grants: impl Fn(&'a V) -> Vec<&'a Held>,
-) -> Part
+fn list<'a, K, V>(map: &Map, keys: &'a BTreeMap<K, V>, page: &'a Page, grants: impl Fn(&'a V) -> Vec<&'a Held>) -> Part
 where
     K: Ord + Borrow<str>,
 {

@@ -135,6 +135,7 @@ impl Records {
             None => {
                 let ack = self.early_acks.entry(loser).or_insert(EarlyAck { loser, record, by });
                 ack.by = ack.by.min(by);
+                ack.record = ack.record.min(record);
             }
         }
     }

@@ -64,9 +64,16 @@ pub struct Now {
 /// What the core wants done, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    Send { to: NodeId, message: Message },
+    Send {
+        to: NodeId,
+        message: Message,
+    },
     /// Send the state that a node with this context needs, in pieces. Putting it together only reads.
-    SendState { to: NodeId, id: u64, receiver: Context },
+    SendState {
+        to: NodeId,
+        id: u64,
+        receiver: Context,
+    },
     /// There are new operations of this run to push.
     Pushable,
     /// The context has grown.
@@ -74,7 +81,12 @@ pub enum Effect {
     /// A peer has confirmed operations.
     Confirmed,
     /// A peer has answered a question.
-    Told { from: NodeId, id: u64, state: Box<State>, upto: Option<String> },
+    Told {
+        from: NodeId,
+        id: u64,
+        state: Box<State>,
+        upto: Option<String>,
+    },
 }
 
 pub type Effects = Vec<Effect>;
@@ -124,6 +136,11 @@ impl Core {
         &self.map
     }
 
+    /// An operation that was applied here, if it is kept.
+    pub fn kept(&self, id: OpId) -> Option<&Operation> {
+        self.log.get(id)
+    }
+
     /// The last stamp given out or seen.
     pub fn hlc(&self) -> u64 {
         self.hlc.last()
@@ -171,7 +188,8 @@ impl Core {
     pub fn provenance(&self, now: Now) -> Provenance {
         let configured = || self.peers.values().filter(|peer| peer.configured);
         let reachable = configured().filter(|peer| peer.contact == Contact::Reachable).count();
-        let out_of_reach = configured().filter(|peer| peer.contact != Contact::Reachable).map(|peer| peer.down_since_ms);
+        let out_of_reach =
+            configured().filter(|peer| peer.contact != Contact::Reachable).map(|peer| peer.down_since_ms);
         Provenance {
             peers: Some((reachable, configured().count())),
             staleness_ms: Some(out_of_reach.min().map_or(0, |since| now.ms.saturating_sub(since))),

@@ -183,7 +183,9 @@ impl Grants {
         let Some(grant) = self.get(id).cloned() else { return false };
         let slot = match &grant.holder {
             Holder::Owner(name, _) => self.names.get_mut(name),
-            Holder::Member(group, member) => self.groups.get_mut(group).and_then(|members| members.slots.get_mut(member)),
+            Holder::Member(group, member) => {
+                self.groups.get_mut(group).and_then(|members| members.slots.get_mut(member))
+            }
         };
         let held = slot
             .and_then(|slot| slot.0.iter_mut().find(|held| held.grant.id == id))
@@ -261,7 +263,8 @@ impl Grants {
 
     /// Adds what is shown under a key to the sums, or takes it out.
     fn count(&mut self, holder: &Holder, add: bool) {
-        let Some(print) = self.slot(holder).and_then(|slot| slot.shown(&self.lens)).map(|held| print(&held.grant.holder))
+        let Some(print) =
+            self.slot(holder).and_then(|slot| slot.shown(&self.lens)).map(|held| print(&held.grant.holder))
         else {
             return;
         };

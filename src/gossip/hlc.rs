@@ -53,7 +53,9 @@ fn from_wall(wall_ms: u64) -> u64 {
 pub enum MarkError {
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
-    #[error("{path} is not a clock mark of this version; restore the file, or remove the directory and start the node with an empty one")]
+    #[error(
+        "{path} is not a clock mark of this version; restore the file, or remove the directory and start the node with an empty one"
+    )]
     Malformed { path: PathBuf },
     #[error("{path} belongs to node {found}; this is node {node}: give each node its own data directory")]
     OtherNode { path: PathBuf, found: NodeId, node: NodeId },
@@ -67,7 +69,6 @@ pub struct Mark {
     path: PathBuf,
     node: NodeId,
     run: u64,
-    /// All stamps up to here may be given out.
     durable: u64,
 }
 
@@ -102,6 +103,11 @@ impl Mark {
     /// Whether it is time to set the mark ahead: half of the room is used up.
     pub fn is_due(&self, last: u64) -> bool {
         last.saturating_add((AHEAD_MS / 2) << COUNTER_BITS) > self.durable
+    }
+
+    /// All stamps up to here may be given out.
+    pub fn durable(&self) -> u64 {
+        self.durable
     }
 
     /// Sets the mark ahead of this stamp. On disk when it returns.

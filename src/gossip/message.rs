@@ -49,7 +49,9 @@ pub enum Lane {
 impl Message {
     pub fn lane(&self) -> Lane {
         match self {
-            Message::Push { .. } | Message::Covered { .. } | Message::Ask { .. } | Message::Told { .. } => Lane::Operations,
+            Message::Push { .. } | Message::Covered { .. } | Message::Ask { .. } | Message::Told { .. } => {
+                Lane::Operations
+            }
             Message::Compare { .. }
             | Message::Vector { .. }
             | Message::Pull { .. }

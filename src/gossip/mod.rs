@@ -1,4 +1,11 @@
 //! The `ap` registry: always answers, agrees later.
+//!
+//! A node's state is an add-wins observed-remove [`map`] of [`grants`], changed by numbered [`operation`]s and described by a
+//! [`context`]: what has been applied of each process's run. [`core`] decides, and touches no clock, socket or disk:
+//! [`commands`] carries out what clients want, [`sync`] talks to peers in [`message`]s (operations from the [`log`], or a state),
+//! [`peers`] knows whom to count, [`settle`] withdraws the losers of conflicts by [`rank`] and [`conflicts`] keeps their records.
+//! [`view`] shows entries, [`ask`] merges several nodes' answers, [`hlc`] stamps. Around it: [`membership`] detects failures,
+//! [`shell`] runs tasks and timers, [`lane`] keeps one connection, [`registry`] is what callers see, [`node`] starts it all.
 
 pub mod ask;
 pub mod commands;
@@ -7,13 +14,24 @@ pub mod context;
 pub mod core;
 pub mod grants;
 pub mod hlc;
+mod lane;
 pub mod log;
 pub mod map;
+pub mod membership;
 pub mod message;
+mod node;
 pub mod operation;
 pub mod peers;
 pub mod rank;
+mod registry;
 pub mod settle;
+mod shell;
 pub mod sync;
 mod text;
 pub mod view;
+
+pub use self::core::Flaws;
+pub use membership::ProbeTiming;
+pub use node::{GossipConfig, GossipNode, StartError, start};
+pub use rank::Policy;
+pub use registry::GossipRegistry;

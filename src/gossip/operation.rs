@@ -63,10 +63,21 @@ pub struct Stamp {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
     Add(Arc<Grant>),
-    Meta { grant: OpId, change: MetaChange },
-    Remove { stamp: Stamp, grants: Vec<OpId>, reason: Reason },
+    Meta {
+        grant: OpId,
+        change: MetaChange,
+    },
+    Remove {
+        stamp: Stamp,
+        grants: Vec<OpId>,
+        reason: Reason,
+    },
     /// The loser has been told. `record` is the Remove that the record at hand came with.
-    Acknowledge { stamp: Stamp, loser: OpId, record: OpId },
+    Acknowledge {
+        stamp: Stamp,
+        loser: OpId,
+        record: OpId,
+    },
 }
 
 /// Why grants were removed.

@@ -127,10 +127,11 @@ impl Core {
         }
     }
 
-    /// Whether the peer has been pushed something that it has not confirmed yet.
-    pub fn owes_confirmation(&self, node: NodeId) -> bool {
-        let me = self.config.run;
-        self.peers.get(&node).is_some_and(|peer| peer.pushed.is_some_and(|pushed| pushed > peer.covers.get(me)))
+    /// If the peer has been pushed something that it has not confirmed yet: the last number that it has confirmed.
+    pub fn owes_confirmation(&self, node: NodeId) -> Option<u64> {
+        let peer = self.peers.get(&node)?;
+        let confirmed = peer.covers.get(self.config.run);
+        peer.pushed.filter(|pushed| *pushed > confirmed).map(|_| confirmed)
     }
 
     /// What the peer has confirmed.

@@ -42,7 +42,9 @@ impl Core {
         slot.all()
             .iter()
             .map(|held| &held.grant)
-            .filter(|loser| loser.holder != winner.holder && grants.lens.counts(loser) && self.is_mine_to_withdraw(loser))
+            .filter(|loser| {
+                loser.holder != winner.holder && grants.lens.counts(loser) && self.is_mine_to_withdraw(loser)
+            })
             .map(|loser| Defeat {
                 name: name.clone(),
                 loser: contender(loser),

@@ -268,7 +268,8 @@ impl Core {
         if self.sync.pull.as_ref().is_some_and(|pull| now.ms >= pull.patience_until_ms) {
             self.sync.pull = None;
         }
-        let due = self.sync.behind.iter().filter(|(_, (due, _))| now.ms >= *due).map(|(node, _)| *node).collect::<Vec<_>>();
+        let due =
+            self.sync.behind.iter().filter(|(_, (due, _))| now.ms >= *due).map(|(node, _)| *node).collect::<Vec<_>>();
         for node in due {
             if let Some((_, context)) = self.sync.behind.remove(&node)
                 && !self.map.context.covers_all(&context)

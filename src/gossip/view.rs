@@ -25,10 +25,9 @@ impl<'a> Shown<'a> {
         let best = slot.shown(lens)?;
         let siblings = match slot.all() {
             [only] => vec![only],
-            all => all
-                .iter()
-                .filter(|held| held.grant.holder == best.grant.holder && lens.counts(&held.grant))
-                .collect(),
+            all => {
+                all.iter().filter(|held| held.grant.holder == best.grant.holder && lens.counts(&held.grant)).collect()
+            }
         };
         Some(Self { best, siblings })
     }

@@ -1,6 +1,8 @@
 //! The registry in one process: its model, its protocols, its links.
 
+mod gossip;
 mod net;
 mod raft_cluster;
-mod table;
+mod raft_pinned;
 mod raft_storage;
+mod table;

@@ -1,3 +1,7 @@
-//! The server from outside: its API on real sockets, its processes.
+//! The server as its users meet it: real processes, real sockets, a real disk.
 
+mod cli;
+mod durability;
 mod http;
+mod nodes;
+mod refusals;

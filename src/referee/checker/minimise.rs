@@ -41,6 +41,7 @@ const TESTS_STEPS_MAX: u64 = 500_000;
 const TEST_STEPS_LEAST: u64 = 2_000;
 const TEST_STEPS_PER_CALL: u64 = 100;
 const TEST_STEPS_PER_STATE: u64 = 10;
+const TESTS_STEPS_PER_STATE: u64 = 20;
 
 /// Explains why the return of `culprit` is inexplicable; `known` is what the frontier found, if it ran to that event.
 pub(super) fn explain<S: Spec>(
@@ -58,7 +59,10 @@ pub(super) fn explain<S: Spec>(
             frontier.unexplained()
         }
     };
-    let mut search = Search { spec, problem, culprit, known: known.as_ref(), steps_left: TESTS_STEPS_MAX };
+    let state_count = known.as_ref().map_or(0, |known| known.all_states.len() as u64);
+    let steps_left = TESTS_STEPS_MAX + TESTS_STEPS_PER_STATE * state_count;
+    let plain = spec.plain();
+    let mut search = Search { spec: &plain, problem, culprit, known: known.as_ref(), steps_left };
     let (calls, from_any_state) = search.run();
     let states = known.as_ref().map_or(&[][..], |known| &known.states_before);
     Explanation {

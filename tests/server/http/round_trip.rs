@@ -31,8 +31,17 @@ fn runner() -> TestRunner {
     TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() })
 }
 
+/// Strategies of this size take more stack, without optimisation, than a test's thread has.
+fn with_a_large_stack(test: fn()) {
+    std::thread::Builder::new().stack_size(64 << 20).spawn(test).unwrap().join().unwrap();
+}
+
 #[test]
 fn commands_and_their_outcomes_come_through_unchanged() {
+    with_a_large_stack(commands_come_through);
+}
+
+fn commands_come_through() {
     for pair in [pair(Mode::Cp), pair(Mode::Ap)] {
         let test = |(action, said)| {
             *pair.registry.outcome.lock().unwrap() = Clone::clone(&said);
@@ -51,6 +60,10 @@ fn commands_and_their_outcomes_come_through_unchanged() {
 
 #[test]
 fn queries_and_their_answers_come_through_unchanged() {
+    with_a_large_stack(queries_come_through);
+}
+
+fn queries_come_through() {
     for pair in [pair(Mode::Cp), pair(Mode::Ap)] {
         let test = |(query, said)| {
             *pair.registry.answer.lock().unwrap() = Clone::clone(&said);

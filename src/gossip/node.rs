@@ -1,0 +1,171 @@
+//! Starting and stopping: a configuration in, a running node out.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
+
+use crate::cluster::{ApStatus, ConflictRecord, PeerState};
+use crate::model::ident::NodeId;
+use crate::net::clock::{Clock, SystemClock};
+use crate::net::datagram::DATAGRAM_LEN_MAX;
+use crate::net::links::Links;
+
+use super::context::Run;
+use super::core::{Core, CoreConfig, Flaws, Now};
+use super::hlc::{Mark, MarkError};
+use super::membership::{Membership, ProbeTiming};
+use super::rank::Policy;
+use super::registry::GossipRegistry;
+use super::shell::{self, Parts, Shared};
+
+/// Operations kept for peers that lag: more than a side makes during a partition of minutes.
+const KEPT_OPERATIONS: usize = 200_000;
+/// How long a stopping node waits for its peers to have what it has accepted.
+const FAREWELL_PATIENCE: Duration = Duration::from_millis(500);
+
+#[derive(Clone)]
+pub struct GossipConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Where each node of the cluster is reached, HOST:PORT; this node may be among them.
+    pub peers: BTreeMap<NodeId, String>,
+    /// Holds the clock's mark, in `ap/`.
+    pub data_dir: PathBuf,
+    /// How long grants count after their home went out of reach. Longer than a restart takes.
+    pub down_after: Duration,
+    pub probe: ProbeTiming,
+    /// Decides which peers are probed and compared with first.
+    pub seed: u64,
+    pub clock: Arc<dyn Clock>,
+    pub flaws: Flaws,
+}
+
+impl GossipConfig {
+    /// The usual settings.
+    pub fn new(node: NodeId, peers: BTreeMap<NodeId, String>, data_dir: PathBuf) -> Self {
+        Self {
+            node,
+            peers,
+            data_dir,
+            down_after: Duration::from_secs(30),
+            probe: ProbeTiming::default(),
+            seed: node,
+            clock: Arc::new(SystemClock),
+            flaws: Flaws::default(),
+        }
+    }
+}
+
+/// Why the registry could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    #[error("{0}")]
+    Policy(String),
+}
+
+/// A running `ap` registry. Dropping it ends its tasks without a farewell.
+pub struct GossipNode {
+    pub registry: Arc<GossipRegistry>,
+    shared: Arc<Shared>,
+    farewell: mpsc::Sender<()>,
+    tasks: Vec<AbortHandle>,
+}
+
+/// Starts the registry over these links. It answers `Starting` until it has asked its peers for their state.
+pub async fn start(config: GossipConfig, links: Links) -> Result<GossipNode, StartError> {
+    let identity = links.identity().clone();
+    // One source: what the handshakes compare is what the grants are ranked by.
+    let policy = identity.policy.parse::<Policy>().map_err(StartError::Policy)?;
+    let wall_ms = config.clock.wall_ms();
+    let (directory, node) = (config.data_dir.join("ap"), config.node);
+    let opened = tokio::task::spawn_blocking(move || Mark::open(&directory, node, identity.run, wall_ms));
+    let (mark, hlc) = opened.await.expect("opening a mark does not panic")?;
+    let mut peers = config.peers.clone();
+    let addr = peers.remove(&config.node).unwrap_or_else(|| links.local_addr().to_string());
+    let membership = Membership::new(
+        (config.node, addr),
+        // Above all former lives' stamps, and so above their renewals.
+        hlc.last(),
+        peers.clone(),
+        config.probe,
+        DATAGRAM_LEN_MAX,
+        config.seed,
+    );
+    let core = CoreConfig {
+        run: Run { node: config.node, bits: identity.run },
+        peers: peers.keys().copied().collect(),
+        policy,
+        down_after_ms: config.down_after.as_millis() as u64,
+        kept_operations: KEPT_OPERATIONS,
+        seed: config.seed,
+        flaws: config.flaws,
+    };
+    let began = config.clock.now();
+    let core = Core::new(core, hlc, Now { ms: 0, wall_ms });
+    let parts = Parts { core, mark, membership, peers, clock: config.clock, began, links };
+    let (shared, farewell, tasks) = shell::spawn(parts);
+    let registry = Arc::new(GossipRegistry { shared: Arc::clone(&shared) });
+    Ok(GossipNode { registry, shared, farewell, tasks })
+}
+
+impl GossipNode {
+    pub fn status(&self) -> ApStatus {
+        self.shared.view().status()
+    }
+
+    /// Each node of the cluster as membership sees it from here.
+    pub fn peer_states(&self) -> BTreeMap<NodeId, PeerState> {
+        self.shared.peer_states()
+    }
+
+    /// Conflict records, oldest first, after the one with this id.
+    pub fn conflicts(&self, after: Option<&str>, limit: usize) -> Vec<ConflictRecord> {
+        self.shared.view().conflicts(after, limit)
+    }
+
+    /// Acknowledges a conflict record, on all nodes. False: no such record.
+    pub fn acknowledge(&self, id: &str) -> bool {
+        self.shared.with(|core, now, effects| core.acknowledge(id, now, effects))
+    }
+
+    /// Sees what was accepted here through to the live peers, as far as they answer, and leaves.
+    pub async fn stop(&self) {
+        let seen_through = async {
+            loop {
+                let notified = self.shared.confirmed.notified();
+                let owed = {
+                    let core = self.shared.view();
+                    core.live_peers().into_iter().any(|peer| core.owes_confirmation(peer).is_some())
+                };
+                if !owed {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        let deadline = Instant::now() + FAREWELL_PATIENCE;
+        let _ = tokio::time::timeout_at(deadline, seen_through).await;
+        if self.farewell.send(()).await.is_ok() {
+            // The task ends once the farewell is on its way.
+            let _ = timeout(Duration::from_millis(100), self.farewell.closed()).await;
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for GossipNode {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}

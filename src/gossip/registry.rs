@@ -1,0 +1,182 @@
+//! The registry that this node serves: every command at once, every question from what is known.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use crate::model::command::Action;
+use crate::model::ident::{Mode, Revision};
+use crate::model::outcome::Outcome;
+use crate::model::query::{Answer, Query};
+use crate::registry::{
+    CommandCall, CommandFailure, Consistency, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply,
+};
+
+use super::ask::{self, Part};
+use super::commands::{Executed, operation_of};
+use super::context::{Context, OpId};
+use super::core::Core;
+use super::message::Message;
+use super::shell::Shared;
+
+/// An answer has this long to get out before its deadline.
+const MARGIN: Duration = Duration::from_millis(20);
+
+/// The `ap` registry of one node.
+pub struct GossipRegistry {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl Registry for GossipRegistry {
+    fn mode(&self) -> Mode {
+        Mode::Ap
+    }
+
+    async fn execute(&self, action: Action, call: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
+        let (executed, stamp, mut reply) = self.shared.with(|core, now, effects| {
+            if !core.is_serving() {
+                return Err(CommandFailure::NotApplied(Reason::Starting));
+            }
+            let Executed { outcome, operation } = core.execute(&action, now, effects);
+            let reply = self.reply(core, outcome);
+            Ok((operation, core.hlc(), reply))
+        })?;
+        self.shared.make_durable(stamp).await;
+        if call.acks > 1 {
+            let acks = match executed {
+                Some(operation) => self.acks(operation, call).await,
+                // Nothing was done: nothing is to be confirmed.
+                None => 1,
+            };
+            reply.provenance.acks = Some((acks, call.acks));
+        }
+        Ok(reply)
+    }
+
+    async fn query(&self, query: Query, call: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {
+        if !self.shared.view().is_serving() {
+            return Err(QueryFailure(Reason::Starting));
+        }
+        if let Some(revision) = &call.min_revision {
+            self.wait_for(revision, call.deadline).await?;
+        }
+        match call.consistency {
+            Consistency::Quorum(nodes) if nodes > 1 => self.ask_others(query, nodes - 1, call.deadline).await,
+            // What is asked of the other mode is refused at the door; this node's answer is the closest there is here.
+            Consistency::Quorum(_)
+            | Consistency::Local
+            | Consistency::Linearizable
+            | Consistency::Leader
+            | Consistency::Stale => {
+                let core = self.shared.view();
+                Ok(self.reply(&core, core.query(&query)))
+            }
+        }
+    }
+
+    async fn ready(&self, _deadline: Instant) -> Result<(), Reason> {
+        match self.shared.view().is_serving() {
+            true => Ok(()),
+            false => Err(Reason::Starting),
+        }
+    }
+}
+
+impl GossipRegistry {
+    fn reply<T>(&self, core: &Core, value: T) -> Reply<T> {
+        let provenance: Provenance = core.provenance(self.shared.now());
+        Reply { value, revision: core.context().revision(), provenance }
+    }
+
+    /// Waits until so many nodes have the operation, or it is certain or late enough that they will not. How many have it.
+    async fn acks(&self, operation: OpId, call: &CommandCall) -> usize {
+        let enough = || {
+            let (holding, hoped) = self.shared.view().holders(operation);
+            (holding >= call.acks || hoped < call.acks).then_some(holding)
+        };
+        match until(&self.shared.confirmed, call.deadline, enough).await {
+            Some(holding) => holding,
+            None => self.shared.view().holders(operation).0,
+        }
+    }
+
+    /// Waits until this node has applied as much as the revision says: a context, or an entry's operation.
+    async fn wait_for(&self, revision: &Revision, deadline: Instant) -> Result<(), QueryFailure> {
+        let behind = || {
+            let applied = self.shared.view().context().revision();
+            QueryFailure(Reason::Behind { applied })
+        };
+        let applied: Box<dyn Fn(&Context) -> bool + Send + Sync> = match (operation_of(revision), revision) {
+            (Some(operation), _) => Box::new(move |context| context.covers(operation)),
+            (None, Revision::Ap(text)) => match Context::parse(text) {
+                Some(wanted) => Box::new(move |context| context.covers_all(&wanted)),
+                None => return Err(behind()),
+            },
+            (None, Revision::Cp(_)) => return Err(behind()),
+        };
+        let enough = || applied(self.shared.view().context()).then_some(());
+        until(&self.shared.advanced, deadline, enough).await.ok_or_else(behind)
+    }
+
+    /// What this node and so many others know together.
+    async fn ask_others(&self, query: Query, others: usize, deadline: Instant) -> Result<Reply<Answer>, QueryFailure> {
+        let peers = self.shared.view().live_peers();
+        if peers.len() < others {
+            return Err(QueryFailure(Reason::NoQuorum));
+        }
+        let (id, mut answers) = self.shared.open_question();
+        // Forgotten however this call ends.
+        let _question = Question { shared: &self.shared, id };
+        for peer in peers {
+            self.shared.send(peer, Message::Ask { id, query: query.clone() });
+        }
+        let mut parts: Vec<Part> = Vec::with_capacity(others + 1);
+        let patience =
+            tokio::time::Instant::from_std(deadline - MARGIN.min(deadline.saturating_duration_since(Instant::now())));
+        while parts.len() < others {
+            match tokio::time::timeout_at(patience, answers.recv()).await {
+                Ok(Some(part)) => parts.push(part),
+                Ok(None) | Err(_) => return Err(QueryFailure(Reason::NoQuorum)),
+            }
+        }
+        let core = self.shared.view();
+        parts.push(ask::part(core.map(), &query));
+        let mut context = core.context().clone();
+        for (state, _) in &parts {
+            context.merge(&state.context);
+        }
+        let answer = ask::together(&core.map().grants.lens, &query, parts);
+        let mut reply = self.reply(&core, answer);
+        reply.revision = context.revision();
+        Ok(reply)
+    }
+}
+
+struct Question<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.shared.close_question(self.id);
+    }
+}
+
+/// Asks again after each notice until there is an answer. None: the deadline is near.
+async fn until<T>(notice: &Notify, deadline: Instant, answer: impl Fn() -> Option<T>) -> Option<T> {
+    let patience = deadline - MARGIN.min(deadline.saturating_duration_since(Instant::now()));
+    loop {
+        let notified = notice.notified();
+        tokio::pin!(notified);
+        // From here on no notice is missed.
+        notified.as_mut().enable();
+        if let Some(answer) = answer() {
+            return Some(answer);
+        }
+        tokio::time::timeout_at(tokio::time::Instant::from_std(patience), notified).await.ok()?;
+    }
+}

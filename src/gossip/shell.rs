@@ -1,0 +1,323 @@
+//! Tasks and timers around the core: takes in what the links and membership bring, sends what the core wants sent.
+//!
+//! The core is behind one lock, which is held for microseconds and never across an await. Readers share it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::cluster::PeerState;
+use crate::model::ident::NodeId;
+use crate::net::clock::Clock;
+use crate::net::datagram::Datagrams;
+use crate::net::link::Link;
+use crate::net::links::{Links, Purpose};
+
+use super::ask::Part;
+use super::core::{Core, Effect, Effects, Now};
+use super::hlc::Mark;
+use super::lane::{LaneTask, QUEUE_LEN_MAX};
+use super::membership::{Event, Membership};
+use super::message::{self, Lane, Message};
+
+const TICK: Duration = Duration::from_millis(50);
+
+/// What the tasks, the registry and the node's handle share.
+pub struct Shared {
+    core: RwLock<Core>,
+    clock: Arc<dyn Clock>,
+    began: Instant,
+    peers: BTreeMap<NodeId, PeerShell>,
+    /// The context has grown, or this node has begun to serve.
+    pub advanced: Notify,
+    /// A peer has confirmed something, or was given up.
+    pub confirmed: Notify,
+    /// Who waits for answers to which question.
+    questions: Mutex<HashMap<u64, mpsc::UnboundedSender<Part>>>,
+    question_ids: AtomicU64,
+    states: Mutex<BTreeMap<NodeId, PeerState>>,
+    mark: Mutex<Mark>,
+    /// Stamps up to here may be given out: the mark on disk is no lower.
+    durable: AtomicU64,
+}
+
+/// The ways to a peer.
+struct PeerShell {
+    operations: mpsc::Sender<Message>,
+    sync: mpsc::Sender<Message>,
+    pushable: Arc<Notify>,
+    alive: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// The core, for as short as possible.
+    pub fn core(&self) -> RwLockWriteGuard<'_, Core> {
+        self.core.write().expect("no panic while held")
+    }
+
+    /// The core, for reading.
+    pub fn view(&self) -> RwLockReadGuard<'_, Core> {
+        self.core.read().expect("no panic while held")
+    }
+
+    pub fn now(&self) -> Now {
+        let ms = self.clock.now().saturating_duration_since(self.began).as_millis() as u64;
+        Now { ms, wall_ms: self.clock.wall_ms() }
+    }
+
+    /// Lets the core work, then does what it wants done.
+    pub fn with<T>(self: &Arc<Self>, work: impl FnOnce(&mut Core, Now, &mut Effects) -> T) -> T {
+        let mut effects = Effects::new();
+        let result = work(&mut self.core(), self.now(), &mut effects);
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        result
+    }
+
+    fn carry_out(self: &Arc<Self>, effect: Effect) {
+        match effect {
+            Effect::Send { to, message } => self.send(to, message),
+            Effect::SendState { to, id, receiver } => {
+                let shared = Arc::clone(self);
+                // Puts a state together, which may take as long as it is large.
+                tokio::task::spawn_blocking(move || {
+                    let (state, hlc) = {
+                        let core = shared.view();
+                        (core.state_for(&receiver), core.hlc())
+                    };
+                    for piece in message::pieces(id, &state, hlc) {
+                        shared.send(to, piece);
+                    }
+                });
+            }
+            Effect::Pushable => {
+                for peer in self.peers.values() {
+                    peer.pushable.notify_one();
+                }
+            }
+            Effect::Advanced => self.advanced.notify_waiters(),
+            Effect::Confirmed => self.confirmed.notify_waiters(),
+            Effect::Told { id, state, upto, .. } => {
+                let questions = self.questions.lock().expect("no panic while held");
+                if let Some(asker) = questions.get(&id) {
+                    let _ = asker.send((*state, upto));
+                }
+            }
+        }
+    }
+
+    /// Hands a message to the peer's lane. A full lane drops it: whoever asked asks again.
+    pub fn send(&self, to: NodeId, message: Message) {
+        let Some(peer) = self.peers.get(&to) else { return };
+        let lane = match message.lane() {
+            Lane::Operations => &peer.operations,
+            Lane::Sync => &peer.sync,
+        };
+        let _ = lane.try_send(message);
+    }
+
+    /// Opens a question: answers to it come out at the receiver until it is [closed](Self::close_question).
+    pub fn open_question(&self) -> (u64, mpsc::UnboundedReceiver<Part>) {
+        let id = self.question_ids.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.questions.lock().expect("no panic while held").insert(id, sender);
+        (id, receiver)
+    }
+
+    pub fn close_question(&self, id: u64) {
+        self.questions.lock().expect("no panic while held").remove(&id);
+    }
+
+    pub fn peer_states(&self) -> BTreeMap<NodeId, PeerState> {
+        self.states.lock().expect("no panic while held").clone()
+    }
+
+    /// Returns once the mark on disk is no lower than this stamp: nearly always at once, for it is set ahead.
+    pub async fn make_durable(self: &Arc<Self>, stamp: u64) {
+        if stamp <= self.durable.load(Ordering::Acquire) {
+            return;
+        }
+        let shared = Arc::clone(self);
+        let raised = tokio::task::spawn_blocking(move || shared.raise_mark(stamp)).await;
+        if let Err(error) = raised {
+            tracing::error!("the clock mark was not set: {error}");
+        }
+    }
+
+    fn raise_mark(&self, stamp: u64) {
+        let mut mark = self.mark.lock().expect("no panic while held");
+        if !mark.is_due(stamp) {
+            return;
+        }
+        // This mode always answers. Without a mark a restart relies on the wall clock and on what its peers have seen.
+        if let Err(error) = mark.raise(stamp) {
+            tracing::error!("cannot write the clock mark: {error}");
+        }
+        self.durable.store(mark.durable(), Ordering::Release);
+    }
+}
+
+/// All that [`spawn`] needs.
+pub struct Parts {
+    pub core: Core,
+    pub mark: Mark,
+    pub membership: Membership,
+    pub peers: BTreeMap<NodeId, String>,
+    pub clock: Arc<dyn Clock>,
+    pub began: Instant,
+    pub links: Links,
+}
+
+/// Starts all tasks of a node. Whoever holds `farewell` ends membership by sending on it.
+pub fn spawn(parts: Parts) -> (Arc<Shared>, mpsc::Sender<()>, Vec<AbortHandle>) {
+    let Parts { core, mark, membership, peers, clock, began, links } = parts;
+    let mut shells = BTreeMap::new();
+    let mut lanes = Vec::new();
+    for (peer, addr) in peers {
+        let pushable = Arc::new(Notify::new());
+        let (alive, hears) = watch::channel(false);
+        let mut open = |lane| {
+            let (sender, queue) = mpsc::channel(QUEUE_LEN_MAX);
+            lanes.push((peer, addr.clone(), lane, queue, Arc::clone(&pushable), hears.clone()));
+            sender
+        };
+        let (operations, sync) = (open(Lane::Operations), open(Lane::Sync));
+        shells.insert(peer, PeerShell { operations, sync, pushable, alive });
+    }
+    let durable = AtomicU64::new(mark.durable());
+    let shared = Arc::new(Shared {
+        core: RwLock::new(core),
+        clock,
+        began,
+        peers: shells,
+        advanced: Notify::new(),
+        confirmed: Notify::new(),
+        questions: Mutex::default(),
+        question_ids: AtomicU64::new(1),
+        states: Mutex::new(membership.states()),
+        mark: Mutex::new(mark),
+        durable,
+    });
+    let mut tasks = Vec::new();
+    for purpose in [Purpose::Operations, Purpose::Sync] {
+        tasks.push(tokio::spawn(accept_all(Arc::clone(&shared), links.accept(purpose))).abort_handle());
+    }
+    for (peer, addr, lane, queue, pushable, alive) in lanes {
+        let (shared, links) = (Arc::clone(&shared), links.clone());
+        let task = LaneTask { shared, links, peer, addr, lane, queue, pushable, alive };
+        tasks.push(tokio::spawn(task.run()).abort_handle());
+    }
+    let (farewell, leaving) = mpsc::channel(1);
+    let membership = run_membership(Arc::clone(&shared), membership, links.datagrams(), leaving);
+    tasks.push(tokio::spawn(membership).abort_handle());
+    tasks.push(tokio::spawn(tick_for_ever(Arc::clone(&shared))).abort_handle());
+    (shared, farewell, tasks)
+}
+
+/// Reads from each peer's latest connection: an older one of the same peer is of no more use to it.
+async fn accept_all(shared: Arc<Shared>, mut accepted: mpsc::Receiver<Link>) {
+    let mut readers = JoinSet::new();
+    let mut latest = HashMap::<NodeId, AbortHandle>::new();
+    while let Some(link) = accepted.recv().await {
+        let peer = link.peer;
+        let reader = readers.spawn(read_all(Arc::clone(&shared), link));
+        if let Some(older) = latest.insert(peer, reader) {
+            older.abort();
+        }
+        while readers.try_join_next().is_some() {}
+    }
+}
+
+async fn read_all(shared: Arc<Shared>, mut link: Link) {
+    loop {
+        let payload = match link.reader.recv().await {
+            Ok(payload) => payload,
+            Err(error) => {
+                tracing::debug!(peer = link.peer, "a connection ended: {error}");
+                return;
+            }
+        };
+        let Some(message) = Message::decode(&payload) else {
+            tracing::warn!(peer = link.peer, "a message that is not well formed: the connection is closed");
+            return;
+        };
+        shared.with(|core, now, effects| core.handle(link.peer, message, now, effects));
+    }
+}
+
+async fn tick_for_ever(shared: Arc<Shared>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let last = shared.with(|core, now, effects| {
+            core.tick(now, effects);
+            core.hlc()
+        });
+        if shared.mark.lock().expect("no panic while held").is_due(last) {
+            let shared = Arc::clone(&shared);
+            let _ = tokio::task::spawn_blocking(move || shared.raise_mark(last)).await;
+        }
+    }
+}
+
+async fn run_membership(
+    shared: Arc<Shared>,
+    mut membership: Membership,
+    mut datagrams: Datagrams,
+    mut leaving: mpsc::Receiver<()>,
+) {
+    let sender = datagrams.sender();
+    let mut events = Vec::new();
+    loop {
+        let due = shared.began + Duration::from_millis(membership.next_due_ms());
+        let mut last = false;
+        tokio::select! {
+            received = datagrams.recv() => match received {
+                Some((_, _, payload)) => membership.receive(&payload, shared.now().ms, &mut events),
+                None => return,
+            },
+            () = sleep_until(due) => membership.tick(shared.now().ms, &mut events),
+            Some(()) = leaving.recv() => {
+                membership.leave(shared.now().ms, &mut events);
+                last = true;
+            }
+        }
+        // Before the core hears of a change: whoever sees a peer reachable sees it alive too.
+        *shared.states.lock().expect("no panic while held") = membership.states();
+        for event in events.drain(..) {
+            match event {
+                Event::Send { to, addr, payload } => {
+                    let sender = sender.clone();
+                    // Its name may have to be resolved first, and the next probe must not wait for that.
+                    tokio::spawn(async move {
+                        if let Err(error) = sender.send(to, &addr, &payload).await {
+                            tracing::debug!(peer = to, "a datagram was not sent: {error}");
+                        }
+                    });
+                }
+                Event::Up(node) if shared.peers.contains_key(&node) => {
+                    tracing::info!(peer = node, "up");
+                    shared.peers[&node].alive.send_replace(true);
+                    shared.with(|core, now, effects| core.peer_up(node, now, effects));
+                }
+                Event::Down(node) if shared.peers.contains_key(&node) => {
+                    tracing::info!(peer = node, "down");
+                    shared.peers[&node].alive.send_replace(false);
+                    shared.with(|core, now, effects| core.peer_down(node, now, effects));
+                }
+                // Not of this cluster's configuration: its connections would be refused as well.
+                Event::Up(_) | Event::Down(_) => {}
+            }
+        }
+        if last {
+            return;
+        }
+    }
+}
