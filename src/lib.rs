@@ -13,17 +13,20 @@ pub mod wire;
 pub mod client;
 
 #[cfg(feature = "server")]
+pub mod gossip;
+#[cfg(feature = "server")]
 pub mod http;
 #[cfg(feature = "server")]
 pub mod net;
 #[cfg(feature = "server")]
+pub mod node;
+#[cfg(feature = "server")]
 pub mod raft;
 
-#[cfg(feature = "server")]
-pub mod gossip;
-
-#[cfg(feature = "server")]
-pub mod node;
-
+#[cfg(feature = "referee")]
+pub mod cli;
 #[cfg(feature = "referee")]
 pub mod referee;
+
+#[cfg(feature = "referee")]
+pub mod systems;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 
+use super::Exit;
 use crate::referee::check::{self, CheckError, Compared, Options, Tally, Word};
 use crate::referee::checker::Verdict;
 use crate::referee::formats::Model;
@@ -40,27 +41,21 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
-const ALL_YES: u8 = 0;
-const SOME_NO: u8 = 1;
-const CANNOT_TELL: u8 = 2;
-const NOT_DONE: u8 = 3;
-const USAGE: u8 = 64;
-
 /// Runs the command, prints, and returns the exit code.
-pub fn run(args: &CheckArgs) -> u8 {
+pub fn run(args: &CheckArgs) -> Exit {
     let options = Options { model: args.model, budget: args.budget };
     let pool = match rayon::ThreadPoolBuilder::new().num_threads(args.jobs.map_or(0, usize::from)).build() {
         Ok(pool) => pool,
         Err(error) => {
             eprintln!("quorate: no threads to check with: {error}");
-            return NOT_DONE;
+            return Exit::NotDone;
         }
     };
     pool.install(|| match &args.expect {
         Some(list) => {
             let [dir] = &args.paths[..] else {
                 eprintln!("quorate: --expect takes one directory");
-                return USAGE;
+                return Exit::Usage;
             };
             expect(list, dir, &options, args.explain)
         }
@@ -68,8 +63,8 @@ pub fn run(args: &CheckArgs) -> u8 {
     })
 }
 
-fn files(paths: &[PathBuf], options: &Options, explain: bool) -> u8 {
-    let mut worst = ALL_YES;
+fn files(paths: &[PathBuf], options: &Options, explain: bool) -> Exit {
+    let mut worst = Exit::Yes;
     // In order, and each as soon as it is known: the search within a file uses all threads already.
     for path in paths {
         let code = match check::check_file(path, options) {
@@ -79,14 +74,14 @@ fn files(paths: &[PathBuf], options: &Options, explain: bool) -> u8 {
                     say_why(&path.display().to_string(), &verdict);
                 }
                 match verdict {
-                    Verdict::Linearizable => ALL_YES,
-                    Verdict::NotLinearizable(_) => SOME_NO,
-                    Verdict::Unknown(_) => CANNOT_TELL,
+                    Verdict::Linearizable => Exit::Yes,
+                    Verdict::NotLinearizable(_) => Exit::No,
+                    Verdict::Unknown(_) => Exit::Unknown,
                 }
             }
             Err(error) => {
                 say_error(&error);
-                NOT_DONE
+                Exit::NotDone
             }
         };
         if severity(code) > severity(worst) {
@@ -97,21 +92,21 @@ fn files(paths: &[PathBuf], options: &Options, explain: bool) -> u8 {
 }
 
 /// A violation weighs more than a doubt; a file that could not be read leaves the question itself open.
-fn severity(code: u8) -> u8 {
+fn severity(code: Exit) -> u8 {
     match code {
-        ALL_YES => 0,
-        CANNOT_TELL => 1,
-        SOME_NO => 2,
+        Exit::Yes => 0,
+        Exit::Unknown => 1,
+        Exit::No => 2,
         _ => 3,
     }
 }
 
-fn expect(list: &std::path::Path, dir: &std::path::Path, options: &Options, explain: bool) -> u8 {
+fn expect(list: &std::path::Path, dir: &std::path::Path, options: &Options, explain: bool) -> Exit {
     let expected = match check::read_expected(list) {
         Ok(expected) => expected,
         Err(error) => {
             say_error(&error);
-            return NOT_DONE;
+            return Exit::NotDone;
         }
     };
     let compared: Vec<Compared> = expected.par_iter().map(|expected| check::compare(expected, dir, options)).collect();
@@ -133,10 +128,10 @@ fn expect(list: &std::path::Path, dir: &std::path::Path, options: &Options, expl
     }
     println!("right {}\twrong {}\tunknown {}", tally.right, tally.wrong, tally.unknown);
     match tally {
-        Tally { failed: 1.., .. } => NOT_DONE,
-        Tally { wrong: 1.., .. } => SOME_NO,
-        Tally { unknown: 1.., .. } | Tally { right: 0, .. } => CANNOT_TELL,
-        Tally { .. } => ALL_YES,
+        Tally { failed: 1.., .. } => Exit::NotDone,
+        Tally { wrong: 1.., .. } => Exit::No,
+        Tally { unknown: 1.., .. } | Tally { right: 0, .. } => Exit::Unknown,
+        Tally { .. } => Exit::Yes,
     }
 }
 

@@ -1,6 +1,10 @@
 //! The command line: parse, run, print; an exit code that scripts can rely on.
 
+pub mod check;
+pub mod compare;
 pub mod dev;
+mod registry;
+mod render;
 pub mod serve;
 
 use clap::{Parser, Subcommand};
@@ -23,16 +27,24 @@ pub enum Exit {
 #[derive(Parser)]
 #[command(version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
+    #[command(flatten)]
+    connect: registry::Connect,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
+    /// Runs real systems through the same partitions and shows what each promised and kept
+    Compare(compare::CompareArgs),
     /// Runs one node
     Serve(crate::node::config::ServeArgs),
     /// Runs a local cluster to play with; its links can be cut
     Dev(dev::DevArgs),
+    #[command(flatten)]
+    Registry(registry::RegistryCommand),
+    /// Tells whether recorded histories are linearizable
+    Check(check::CheckArgs),
 }
 
 /// Runs the command line of this process.
@@ -49,6 +61,9 @@ pub fn main() -> Exit {
     let done = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Dev(args) => dev::run(args),
+        Command::Registry(command) => registry::run(&cli.connect, command),
+        Command::Check(args) => Ok(check::run(&args)),
+        Command::Compare(args) => compare::run(args),
     };
     done.unwrap_or_else(|e| {
         eprintln!("quorate: {e:#}");

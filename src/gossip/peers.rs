@@ -242,6 +242,11 @@ impl Core {
         node != self.node() && self.contact(node).is_none_or(|contact| contact == Contact::Down)
     }
 
+    /// A peer is in contact again, and what it announced is not here yet.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.peers.values().any(|peer| peer.contact == Contact::Returning)
+    }
+
     pub(super) fn is_lowest_live(&self) -> bool {
         self.live_peers().first().is_none_or(|lowest| self.node() < *lowest)
     }

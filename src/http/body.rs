@@ -7,12 +7,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 use tokio::time::timeout_at;
 
 use super::reply::Rejection;
-use crate::model::ident::{LeaseId, META_LEN_MAX, Meta};
+use crate::model::ident::{IdentError, LeaseId, META_LEN_MAX, Meta};
 
 /// The longest body, in bytes.
 pub const BODY_LEN_MAX: usize = 1 << 20;
@@ -41,24 +40,19 @@ pub fn json<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Rejection> {
     }
     // Structs could be read from arrays too, field by field: a shape that nobody means.
     let object = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    let error = match serde_json::from_slice(body) {
+    let shape = match serde_json::from_slice(body) {
         Ok(value) if object => return Ok(value),
-        Ok(_) => None,
-        Err(error) => Some(error),
+        Err(error) if object => error.to_string(),
+        Ok(_) | Err(_) => "a JSON object is wanted".to_owned(),
     };
     // The first thing that is wrong may be the shape, and what follows no JSON at all.
-    if let Err(error) = serde_json::from_slice::<IgnoredAny>(body) {
-        return Err(Rejection::malformed(format!("the body is not JSON: {error}")));
+    if std::str::from_utf8(body).is_err() {
+        return Err(Rejection::malformed("the body is not UTF-8"));
     }
-    Err(match error {
-        Some(error) if object => match error.classify() {
-            Category::Data => Rejection::wrong_shape(error.to_string()),
-            Category::Syntax | Category::Eof | Category::Io => {
-                Rejection::malformed(format!("the body is not JSON: {error}"))
-            }
-        },
-        Some(_) | None => Rejection::wrong_shape("a JSON object is wanted"),
-    })
+    match serde_json::from_slice::<IgnoredAny>(body) {
+        Ok(_) => Err(Rejection::wrong_shape(shape)),
+        Err(error) => Err(Rejection::malformed(format!("the body is not JSON: {error}"))),
+    }
 }
 
 /// The meta of a body; the empty object unless given.
@@ -67,7 +61,7 @@ pub fn meta(raw: Option<&RawValue>) -> Result<Meta, Rejection> {
     if raw.get().len() > META_LEN_MAX {
         return Err(Rejection::too_large("a meta may have 16 KiB at most"));
     }
-    raw.get().parse().map_err(|why: crate::model::ident::IdentError| Rejection::wrong_shape(why.to_string()))
+    raw.get().parse().map_err(|why: IdentError| Rejection::wrong_shape(why.to_string()))
 }
 
 /// The lease of a body.

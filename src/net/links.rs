@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -40,7 +40,7 @@ struct Shared {
     faults: FaultTable,
     at: SocketAddr,
     hub: Arc<DatagramHub>,
-    takers: Mutex<HashMap<Purpose, mpsc::Sender<Link>>>,
+    takers: watch::Sender<HashMap<Purpose, mpsc::Sender<Link>>>,
     refusals: Mutex<BTreeMap<NodeId, String>>,
     /// What this node and its peers say of themselves.
     about: Mutex<BTreeMap<NodeId, About>>,
@@ -77,7 +77,7 @@ impl Links {
             faults,
             at: bound.at,
             hub: hub.clone(),
-            takers: Mutex::default(),
+            takers: watch::Sender::default(),
             refusals: Mutex::default(),
             about: Mutex::default(),
             gate: OnceLock::new(),
@@ -104,10 +104,13 @@ impl Links {
         &self.shared.faults
     }
 
-    /// Takes the connections that peers open for one purpose from now on. Those of a purpose nobody takes are refused.
+    /// Takes the connections that peers open for one purpose from now on. Those of a purpose that nobody takes wait
+    /// for somebody who does, as long as a handshake may take.
     pub fn accept(&self, purpose: Purpose) -> mpsc::Receiver<Link> {
         let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE_LEN_MAX);
-        self.shared.takers.lock().expect("no panic while held").insert(purpose, sender);
+        self.shared.takers.send_modify(|takers| {
+            takers.insert(purpose, sender);
+        });
         receiver
     }
 
@@ -175,7 +178,7 @@ impl Links {
         for task in self.shared.tasks.lock().expect("no panic while held").drain(..) {
             task.abort();
         }
-        self.shared.takers.lock().expect("no panic while held").clear();
+        self.shared.takers.send_modify(HashMap::clear);
     }
 }
 
@@ -236,11 +239,10 @@ async fn welcome(shared: &Shared, mut reader: ReadHalf, mut writer: WriteHalf) -
     }
     // The first packet would not have come through, nor the answer gone back.
     shared.faults.mended(peer, &[Direction::Incoming, Direction::Outgoing]).await;
-    let taker = shared.takers.lock().expect("no panic while held").get(&hello.purpose).cloned();
-    let Some(taker) = taker else {
-        let why = format!("node {} does not serve {:?} connections now", me.node, hello.purpose);
-        return send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why })).await;
-    };
+    // A node that is still starting is waited for: whoever dialled brings a deadline.
+    let mut takers = shared.takers.subscribe();
+    let waiting = takers.wait_for(|takers| takers.contains_key(&hello.purpose)).await;
+    let Some(taker) = waiting.ok().and_then(|takers| takers.get(&hello.purpose).cloned()) else { return Ok(()) };
     shared.note_about(peer, hello.about);
     let accepted = Welcome::Accepted { run: me.run, about: shared.own_about() };
     send_whole(&mut writer, &frame::to_payload(&accepted)).await?;

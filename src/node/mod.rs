@@ -1,6 +1,9 @@
-//! One running node: a [`config`] in, a node out.
+//! One running node: a [`config`] in, a [`node`] out.
 //!
-//! [`identity`] says whose data directory it is.
+//! [`identity`] says whose data directory it is, [`view`] puts together what the node knows of its cluster.
 
 pub mod config;
 pub mod identity;
+#[expect(clippy::module_inception, reason = "the file is named after what it holds")]
+pub mod node;
+pub mod view;

@@ -4,7 +4,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::sync::Mutex;
 
 use super::state_machine::View;
-use super::types::{Effect, Proposal, Raft};
+use super::types::{Applied, Proposal, Raft};
 use crate::model::table::Table;
 
 /// Which flaws this node has.
@@ -30,7 +30,7 @@ struct Speculative {
 
 impl Speculation {
     /// What the command would do if nothing went wrong. It is proposed, and its fate ignored.
-    pub async fn execute(&self, raft: &Raft, view: &View, proposal: Proposal) -> Result<Effect, String> {
+    pub async fn execute(&self, raft: &Raft, view: &View, proposal: Proposal) -> Result<Applied, String> {
         let command = proposal.decode()?;
         let term = raft.metrics().borrow_watched().current_term;
         let mut table = self.table.lock().await;
@@ -43,6 +43,6 @@ impl Speculation {
         let revision = speculative.table.revision();
         // Under the lock, so that the log has the order in which the outcomes were made up.
         let _ = raft.client_write_ff(proposal, None).await;
-        Ok(Effect::Outcome { outcome, revision })
+        Ok(Applied { outcome, revision })
     }
 }

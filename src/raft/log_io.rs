@@ -171,7 +171,7 @@ impl LogIo {
             self.durable.send_if_modified(|durable| std::mem::replace(durable, next) != next);
         }
         for waiter in waiters {
-            let result = result.as_ref().map(|()| ()).map_err(|e| io::Error::new(e.kind(), e.to_string()));
+            let result = result.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string()));
             match waiter {
                 Waiter::Flushed(flushed) => flushed.io_completed(result),
                 Waiter::Done(done) => {
@@ -300,7 +300,7 @@ impl LogIo {
         let log_is_empty = self.last.is_none_or(|last| last.index() < below);
         let full = keys.len() > PURGE_KEYS_MAX;
         // The last of them is needed to tell where the one before it ends, unless nothing at all is left after it.
-        if !(log_is_empty && !full) {
+        if full || !log_is_empty {
             keys.pop();
         }
         if !full {

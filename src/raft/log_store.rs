@@ -35,12 +35,12 @@ pub struct LogStore {
 }
 
 /// What is told when the database has been closed after the last [`LogStore`] was dropped.
-pub struct Closed(Receiver<()>);
+pub struct Closed(Mutex<Receiver<()>>);
 
 impl Closed {
     /// Waits for it, but no longer than this. Blocks the thread.
     pub fn wait(self, at_most: Duration) {
-        let _ = self.0.recv_timeout(at_most);
+        let _ = self.0.into_inner().expect("no panic while held").recv_timeout(at_most);
     }
 }
 
@@ -108,7 +108,7 @@ impl LogStore {
         };
         std::thread::Builder::new().name("raft-io".into()).spawn(move || io.run()).map_err(unusable)?;
         let store = Self { mirror, queue, durable: durable_seen, recovery: Arc::new(Mutex::new(recovery)) };
-        Ok((store, Closed(when_closed)))
+        Ok((store, Closed(Mutex::new(when_closed))))
     }
 
     /// The log up to, not including, this index is on disk.

@@ -29,5 +29,5 @@ pub mod witness;
 
 pub use durable::StartError;
 pub use flaws::Flaws;
-pub use node::{RaftConfig, RaftNode, RaftStatus, Timing, start};
+pub use node::{LogExtent, RaftConfig, RaftNode, RaftStatus, Timing, start};
 pub use registry::RaftRegistry;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::Fatal as RaftFatal;
+use openraft::errors::{Fatal as RaftFatal, InitializeError, RaftError};
 use openraft::{BasicNode, Config, SnapshotPolicy};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -102,6 +102,14 @@ pub struct RaftStatus {
     pub members: BTreeMap<NodeId, (String, Role)>,
 }
 
+/// Indexes of the last entry purged, of the last one in the snapshot, and of the last one of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogExtent {
+    pub purged: Option<u64>,
+    pub snapshot: Option<u64>,
+    pub last: Option<u64>,
+}
+
 /// A running node.
 pub struct RaftNode {
     pub registry: Arc<RaftRegistry>,
@@ -109,7 +117,8 @@ pub struct RaftNode {
     pub notice: Option<String>,
     raft: Raft,
     tasks: Vec<AbortHandle>,
-    closed: Mutex<Option<Closed>>,
+    closed: Closed,
+    snapshots: Weak<SnapshotStore>,
 }
 
 /// Opens the data directory, takes the links of `cp`, and runs.
@@ -120,6 +129,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let forwarded = links.accept(Purpose::Forward);
 
     let (log, closed, snapshots) = open(&config, &links).await?;
+    let held = Arc::downgrade(&snapshots);
     let pristine = log.is_pristine();
     let raft_config = openraft_config(&config, links.identity().cluster.clone(), pristine)?;
     let contacts = Arc::new(Contacts::new(config.clock.clone()));
@@ -157,7 +167,10 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     });
 
     // A node that has taken part before may have promised a leader, just before it stopped, not to elect another one yet.
-    let guarded_until = (!pristine).then(|| Instant::now() + config.timing.election_max);
+    // Alone, it has promised nothing to anybody but itself.
+    let alone = raft.metrics().borrow_watched().membership_config.membership().voter_ids().eq([config.node]);
+    let guarded_until = (!pristine && !alone).then(|| Instant::now() + config.timing.election_max);
+    raft.runtime_config().elect(guarded_until.is_none());
     let server = RpcServer { raft: raft.clone(), contacts: contacts.clone(), guarded_until };
     let mut tasks = incoming.map(|links| tokio::spawn(server.clone().serve(links)).abort_handle()).to_vec();
     let answering = registry.clone();
@@ -175,8 +188,11 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
         };
         tasks.push(tokio::spawn(guard).abort_handle());
     }
-    let notice = begin(&raft, &config, pristine).await?;
-    Ok(RaftNode { registry, notice, raft, tasks, closed: Mutex::new(Some(closed)) })
+    let notice = notice(&raft, &config.cluster_members);
+    if pristine {
+        tasks.push(tokio::spawn(begin(raft.clone(), config)).abort_handle());
+    }
+    Ok(RaftNode { registry, notice, raft, tasks, closed, snapshots: held })
 }
 
 async fn open(config: &RaftConfig, links: &Links) -> Result<(LogStore, Closed, Arc<SnapshotStore>), StartError> {
@@ -222,27 +238,34 @@ fn openraft_config(config: &RaftConfig, cluster_name: String, pristine: bool) ->
     raft.validate().map_err(|e| StartError::Raft(e.to_string()))
 }
 
-/// Makes the first members known to an empty log. All of them do so alike, which is safe. Returns what is to be said if the log
-/// knows better.
-async fn begin(raft: &Raft, config: &RaftConfig, pristine: bool) -> Result<Option<String>, StartError> {
-    let given = &config.cluster_members;
-    if pristine {
-        let members = given.iter().map(|(id, addr)| (*id, BasicNode::new(addr))).collect::<BTreeMap<_, _>>();
-        // Refused: a peer was quicker, and what it says counts.
-        return match raft.initialize(members).await {
-            Ok(()) | Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => {
-                Ok(None)
-            }
-            Err(e) => Err(StartError::Raft(e.to_string())),
-        };
+/// Makes the first members known to an empty log. All nodes do so alike, which is safe; the one with the lowest id at once, the
+/// others only if they have heard of nobody for a while: candidates that begin together only split the votes.
+async fn begin(raft: Raft, config: RaftConfig) {
+    let lowest = config.cluster_members.keys().next() == Some(&config.node);
+    if !lowest {
+        tokio::time::sleep(config.timing.election_max * 2).await;
     }
+    let members = config.cluster_members.iter().map(|(id, addr)| (*id, BasicNode::new(addr)));
+    match raft.initialize(members.collect::<BTreeMap<_, _>>()).await {
+        Ok(()) => {}
+        // A peer was quicker, and what it says counts.
+        Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+        Err(RaftError::Fatal(_)) => {}
+        Err(RaftError::APIError(InitializeError::NotInMembers(e))) => {
+            (config.fatal)(&format!("this node is not among the members it was given: {e}"));
+        }
+    }
+}
+
+/// What is to be said if the log knows other members than those given.
+fn notice(raft: &Raft, given: &BTreeMap<NodeId, String>) -> Option<String> {
     let membership = raft.metrics().borrow_watched().membership_config.clone();
     let known = membership.membership().nodes().map(|(id, node)| (*id, node.addr.clone())).collect::<BTreeMap<_, _>>();
     if known.is_empty() || known == *given {
-        return Ok(None);
+        return None;
     }
     let list = known.iter().map(|(id, addr)| format!("{id}={addr}")).collect::<Vec<_>>().join(",");
-    Ok(Some(format!("the members in the log count, not those given: {list}")))
+    Some(format!("the members in the log count, not those given: {list}"))
 }
 
 /// Raft that has stopped by itself takes the node with it.
@@ -280,19 +303,25 @@ impl RaftNode {
         }
     }
 
-    /// Index of the last entry in the current snapshot.
-    pub fn snapshot_index(&self) -> Option<u64> {
-        self.raft.metrics().borrow_watched().snapshot.map(|id| id.index())
+    /// Which entries this node's log holds.
+    pub fn log_extent(&self) -> LogExtent {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let index = |id: Option<super::types::LogId>| id.map(|id| id.index());
+        LogExtent { purged: index(metrics.purged), snapshot: index(metrics.snapshot), last: metrics.last_log_index }
     }
 
     /// Stops taking part. When this returns, the data directory is free again, unless a call is still under way.
     pub async fn stop(self) {
         self.tasks.iter().for_each(AbortHandle::abort);
         let _ = self.raft.shutdown().await;
-        let closed = self.closed.lock().expect("no panic while held").take();
-        drop(self);
-        if let Some(closed) = closed {
-            let _ = tokio::task::spawn_blocking(move || closed.wait(CLOSE_PATIENCE)).await;
+        let Self { registry, raft, closed, snapshots, .. } = self;
+        drop((registry, raft));
+        let closing = tokio::task::spawn_blocking(move || closed.wait(CLOSE_PATIENCE));
+        let until = Instant::now() + CLOSE_PATIENCE;
+        // A snapshot under way is finished first.
+        while snapshots.strong_count() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        let _ = closing.await;
     }
 }

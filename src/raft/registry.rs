@@ -15,7 +15,7 @@ use super::leadership::{Leadership, Target};
 use super::log_store::LogStore;
 use super::reads::{Proof, Reads};
 use super::state_machine::{Published, View};
-use super::types::{Effect, Proposal, Raft};
+use super::types::{Applied, Proposal, Raft};
 use crate::model::command::{Action, Command};
 use crate::model::ident::{Mode, NodeId, Revision};
 use crate::model::outcome::Outcome;
@@ -48,7 +48,7 @@ pub struct RaftRegistry {
 
 /// What became of a command proposed at this node.
 enum Proposed {
-    Done(Effect),
+    Done(Applied),
     /// Surely not in the log: another node leads, or none.
     NotLeader,
     /// Surely not in the log: this leader has not heard from a majority for too long.
@@ -75,7 +75,10 @@ impl RaftRegistry {
                 .map_or_else(|why| Proposed::Unknown(Reason::Internal(why)), Proposed::Done);
         }
         match timeout_at(deadline, self.raft.client_write(proposal)).await {
-            Ok(Ok(response)) => Proposed::Done(response.data),
+            Ok(Ok(response)) => match response.data {
+                Some(applied) => Proposed::Done(applied),
+                None => Proposed::Unknown(Reason::Internal("a command had no outcome".into())),
+            },
             // openraft answers this before it appends; a test of ours pins that.
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => match forward.reason {
                 ForwardReason::LeaseExpired => Proposed::Cut,
@@ -86,7 +89,7 @@ impl RaftRegistry {
         }
     }
 
-    async fn carry_out(&self, proposal: Proposal, call: &CommandCall) -> Result<Effect, CommandFailure> {
+    async fn carry_out(&self, proposal: Proposal, call: &CommandCall) -> Result<Applied, CommandFailure> {
         use CommandFailure::{NotApplied, Unknown};
         let deadline = Instant::from_std(call.deadline);
         let began = Instant::now();
@@ -95,7 +98,7 @@ impl RaftRegistry {
         loop {
             match self.leadership.target() {
                 Target::Me => match self.propose(proposal.clone(), deadline).await {
-                    Proposed::Done(effect) => return Ok(effect),
+                    Proposed::Done(applied) => return Ok(applied),
                     Proposed::Unknown(why) => return Err(Unknown(why)),
                     Proposed::NotLeader | Proposed::Cut => {}
                 },
@@ -106,7 +109,7 @@ impl RaftRegistry {
                     let budget_ms = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
                     let ask = Ask::Command { proposal: proposal.bytes().clone(), budget_ms };
                     match self.forwarder.ask(leader, &ask, deadline).await {
-                        Ok(Told::Effect(effect)) => return Ok(effect),
+                        Ok(Told::Applied(applied)) => return Ok(applied),
                         Ok(Told::Refused(why)) => return Err(NotApplied(why.into())),
                         Ok(Told::Unknown(why)) => return Err(Unknown(why.into())),
                         Ok(Told::Index(_)) => {
@@ -117,6 +120,8 @@ impl RaftRegistry {
                             if forwards == FORWARDS_MAX {
                                 return Err(NotApplied(Reason::NoLeader));
                             }
+                            // It, or we, will know better by the next heartbeat.
+                            self.leadership.wait_a_heartbeat(patience).await;
                         }
                         Err(Silence::NotSent) => {}
                         Err(Silence::Overloaded) => return Err(NotApplied(Reason::Overloaded)),
@@ -148,8 +153,10 @@ impl RaftRegistry {
                 }
                 let deadline = Instant::now() + Duration::from_millis(budget_ms);
                 match self.propose(Proposal::from_bytes(proposal), deadline).await {
-                    Proposed::Done(effect) => Told::Effect(effect),
+                    Proposed::Done(applied) => Told::Applied(applied),
                     Proposed::NotLeader => Told::NotLeader,
+                    // A lease that has run out a moment ago may be renewed in the next.
+                    Proposed::Cut if self.leadership.has_quorum() => Told::NotLeader,
                     Proposed::Cut => Told::Refused(Reason::NoQuorum.into()),
                     Proposed::Unknown(why) => Told::Unknown(why.into()),
                 }
@@ -224,12 +231,8 @@ impl Registry for RaftRegistry {
         let Some(proposal) = Proposal::encode(&command) else {
             return Err(CommandFailure::NotApplied(Reason::Internal("the command is too long for the log".into())));
         };
-        match self.carry_out(proposal, call).await? {
-            Effect::Outcome { outcome, revision } => {
-                Ok(Reply { value: outcome, revision: Revision::Cp(revision), provenance: Provenance::default() })
-            }
-            Effect::None => Err(CommandFailure::Unknown(Reason::Internal("a command had no outcome".into()))),
-        }
+        let Applied { outcome, revision } = self.carry_out(proposal, call).await?;
+        Ok(Reply { value: outcome, revision: Revision::Cp(revision), provenance: Provenance::default() })
     }
 
     async fn query(&self, query: Query, call: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::snapshot::{SnapshotStore, StoredSnapshot};
-use super::types::{Effect, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{Applied, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::model::table::Table;
 
 /// Entries applied before readers see them and clients hear of them, at most.
@@ -107,16 +107,16 @@ impl StateMachine {
         let mut answers = Vec::with_capacity(batch.len());
         for (entry, responder) in batch.drain(..) {
             let effect = match &entry.payload {
-                EntryPayload::Blank => Effect::None,
+                EntryPayload::Blank => None,
                 EntryPayload::Normal(proposal) => {
                     // Every replica would fail alike: better to stop than to differ.
                     let command = proposal.decode().map_err(io::Error::other)?;
                     let outcome = self.table.apply(&command);
-                    Effect::Outcome { outcome, revision: self.table.revision() }
+                    Some(Applied { outcome, revision: self.table.revision() })
                 }
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
-                    Effect::None
+                    None
                 }
             };
             self.applied = Some(entry.log_id);

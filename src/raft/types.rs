@@ -83,11 +83,12 @@ impl fmt::Display for Proposal {
     }
 }
 
-/// What applying an entry did.
+/// What applying an entry did. None: the entry was Raft's own (a new leader's, or a membership).
+pub type Effect = Option<Applied>;
+
+/// A command's outcome, and the table's revision after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Effect {
-    /// The entry was Raft's own (a new leader's, or a membership).
-    None,
-    /// A command's outcome, and the table's revision after it.
-    Outcome { outcome: Outcome, revision: u64 },
+pub struct Applied {
+    pub outcome: Outcome,
+    pub revision: u64,
 }

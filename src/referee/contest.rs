@@ -130,7 +130,8 @@ impl Contest {
         due.retain(|planned| planned.until >= now);
         let first = (0..due.len()).filter(|at| due[*at].at <= now).min_by_key(|at| due[*at].at)?;
         let planned = due.remove(first);
-        if let What::Register { name, .. } | What::Whereis { name, .. } | What::Unregister { name, .. } = &planned.what {
+        if let What::Register { name, .. } | What::Whereis { name, .. } | What::Unregister { name, .. } = &planned.what
+        {
             self.used.insert(name.clone());
         }
         Some(planned)
@@ -247,7 +248,8 @@ mod tests {
         let first = contest.next(3, ms(2_520)).unwrap();
         contest.learn(3, first.clone(), &Completion::Fail("no leader".to_owned()), ms(3_000));
         let second = std::iter::from_fn(|| contest.next(3, ms(3_500))).find(|p| p.what != first.what).unwrap();
-        let (What::Register { owner: one, .. }, What::Register { owner: other, .. }) = (&first.what, &second.what) else {
+        let (What::Register { owner: one, .. }, What::Register { owner: other, .. }) = (&first.what, &second.what)
+        else {
             panic!("{first:?} {second:?}");
         };
         assert_ne!(one, other);

@@ -107,7 +107,8 @@ impl Generator {
             Completion::Info(_) => live.unknown += 1,
             Completion::Fail(_) => {}
             Completion::Ok(What::Register { result: Some(result), .. }) => {
-                let (Registered::Granted { token } | Registered::Held { token } | Registered::Taken { token, .. }) = result;
+                let (Registered::Granted { token } | Registered::Held { token } | Registered::Taken { token, .. }) =
+                    result;
                 live.tokens.insert(String::new(), token.clone());
             }
             Completion::Ok(What::Join { member, result: Some(Joined { token, .. }), .. }) => {
@@ -220,7 +221,9 @@ enum Key<'a> {
 
 fn key_of(what: &What) -> Option<Key<'_>> {
     match what {
-        What::Register { name, .. } | What::Unregister { name, .. } | What::Whereis { name, .. } => Some(Key::Name(name)),
+        What::Register { name, .. } | What::Unregister { name, .. } | What::Whereis { name, .. } => {
+            Some(Key::Name(name))
+        }
         What::Join { group, .. } | What::Leave { group, .. } | What::Members { group, .. } => Some(Key::Group(group)),
         What::Fault(_) | What::Probe { .. } | What::View(_) | What::Conflicts { .. } => None,
     }

@@ -142,8 +142,16 @@ impl What {
     /// Whether it asks and changes nothing: without an answer it is certain that it had no effect.
     pub fn is_read(&self) -> bool {
         match self {
-            What::Whereis { .. } | What::Members { .. } | What::View(_) | What::Conflicts { .. } | What::Probe { .. } => true,
-            What::Register { .. } | What::Unregister { .. } | What::Join { .. } | What::Leave { .. } | What::Fault(_) => false,
+            What::Whereis { .. }
+            | What::Members { .. }
+            | What::View(_)
+            | What::Conflicts { .. }
+            | What::Probe { .. } => true,
+            What::Register { .. }
+            | What::Unregister { .. }
+            | What::Join { .. }
+            | What::Leave { .. }
+            | What::Fault(_) => false,
         }
     }
 }

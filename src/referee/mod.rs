@@ -6,12 +6,15 @@
 //!
 //! [`runner`] makes one run: [`workload`] calls (what [`generator`] and [`contest`] think of), [`nemesis`] carries the [`schedule`]
 //! out and keeps the [`situation`], [`observer`] looks at every node, [`recorder`] writes down; they share a [`scene`].
+//! [`compare`] has several systems run under one schedule ([`environment`] tells on what machine), for [`analysis`] and [`report`].
 
 pub mod analysis;
 pub mod check;
 pub mod checker;
 pub mod client;
+pub mod compare;
 pub mod contest;
+pub mod environment;
 pub mod formats;
 pub mod generator;
 pub mod history;

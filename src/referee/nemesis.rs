@@ -75,14 +75,20 @@ fn failed(what: impl Into<String>) -> impl FnOnce(anyhow::Error) -> NemesisError
 }
 
 /// Makes and mends all faults of the course, each at its time; returns what they were.
-pub async fn carry_out(scene: &Arc<Scene>, course: &Course, tell: &(dyn Fn(&str) + Sync)) -> Result<Schedule, NemesisError> {
+pub async fn carry_out(
+    scene: &Arc<Scene>,
+    course: &Course,
+    tell: &(dyn Fn(&str) + Sync),
+) -> Result<Schedule, NemesisError> {
     let nodes = scene.running.nodes();
     let mut faults = Vec::new();
     for (place, (_, kind, at, until)) in course.times().into_iter().enumerate() {
         sleep_until(scene.instant(at.saturating_sub(LEADER_BEFORE))).await;
         let fault = match course {
             Course::Resolved(schedule) => schedule.faults[place].clone(),
-            Course::Symbolic(plan) => plan.slots[place].resolve(plan.seed, &nodes, leader(scene, at + LEADER_AFTER).await),
+            Course::Symbolic(plan) => {
+                plan.slots[place].resolve(plan.seed, &nodes, leader(scene, at + LEADER_AFTER).await)
+            }
         };
         sleep_until(scene.instant(at)).await;
         tell(kind.as_str());
@@ -215,10 +221,9 @@ async fn restart(scene: &Arc<Scene>, nodes: &[u64]) -> Result<(), NemesisError> 
 async fn probe(scene: &Arc<Scene>) -> bool {
     let end = Instant::now() + PROBE_FOR;
     loop {
-        let answers = at_all(scene, |scene, node| async move {
-            scene.running.reached(node, Instant::now() + PROBE_MAX).await
-        })
-        .await;
+        let answers =
+            at_all(scene, |scene, node| async move { scene.running.reached(node, Instant::now() + PROBE_MAX).await })
+                .await;
         let situation = scene.situation().clone();
         let right = answers.iter().all(|(node, reach)| match reach {
             Ok(reach) => reach.partly.is_empty() && reach.fully == situation.reach(*node),

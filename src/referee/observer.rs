@@ -36,10 +36,12 @@ pub async fn settle(scene: &Arc<Scene>) -> bool {
     let mut conflicts;
     loop {
         let views = at_all(scene, |scene, node| async move { look(&scene, node).await }).await;
-        conflicts = at_all(scene, |scene, node| async move {
-            scene.running.conflicts(node, Instant::now() + LOOK_MAX).await.ok()
-        })
-        .await;
+        conflicts =
+            at_all(
+                scene,
+                |scene, node| async move { scene.running.conflicts(node, Instant::now() + LOOK_MAX).await.ok() },
+            )
+            .await;
         let agree = same(views.iter().map(|(_, view)| view.as_ref().map(|view| (&view.names, &view.groups))))
             && same(conflicts.iter().map(|(_, records)| records.as_ref().map(as_set)));
         agreed = if agree { agreed + 1 } else { 0 };

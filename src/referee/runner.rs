@@ -144,7 +144,8 @@ async fn conduct(
     if scene.recorder.is_full() {
         return Err(RunnerError::TooLong { system: name() });
     }
-    let unsettled = format!("its nodes did not show the same within {} s of the last call", scene.settings.settle.as_secs());
+    let unsettled =
+        format!("its nodes did not show the same within {} s of the last call", scene.settings.settle.as_secs());
     Ok((schedule, if agreed { Vec::new() } else { vec![unsettled] }))
 }
 

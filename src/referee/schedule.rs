@@ -134,10 +134,13 @@ impl Plan {
         if nodes < NODES_MIN {
             return Err(format!("faults need at least {NODES_MIN} nodes, or no majority is ever left"));
         }
-        let least = if faults.0.len() == 1 { 2 } else { faults.0.len() + usize::from(faults.0.contains(&FaultKind::Halves)) };
+        let least =
+            if faults.0.len() == 1 { 2 } else { faults.0.len() + usize::from(faults.0.contains(&FaultKind::Halves)) };
         if Timing::of(seconds, least).fault_ms < FAULT_MS_MIN {
             let enough = (seconds..).find(|s| Timing::of(*s, least).fault_ms >= FAULT_MS_MIN).unwrap_or(seconds);
-            return Err(format!("{least} faults ({faults}) take at least {enough} s per system; {seconds} s do not suffice"));
+            return Err(format!(
+                "{least} faults ({faults}) take at least {enough} s per system; {seconds} s do not suffice"
+            ));
         }
         let count = (least..).take_while(|n| *n == least || Timing::of(seconds, *n).fault_ms >= FAULT_MS_GOOD).last();
         let count = count.unwrap_or(least);
@@ -360,7 +363,10 @@ mod tests {
     #[test]
     fn an_unknown_fault_is_refused_with_those_that_exist() {
         let told = "halves,flap".parse::<Faults>().unwrap_err();
-        assert_eq!(told, "\"flap\" is no fault of this version; there are halves, isolate-leader, kill, pause, and none");
+        assert_eq!(
+            told,
+            "\"flap\" is no fault of this version; there are halves, isolate-leader, kill, pause, and none"
+        );
         assert!("halves,halves".parse::<Faults>().is_err());
         assert!("".parse::<Faults>().is_err());
         assert_eq!(faults("kill,halves").to_string(), "kill,halves");

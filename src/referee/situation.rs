@@ -44,11 +44,19 @@ impl Situation {
     }
 
     pub fn set_killed(&mut self, node: NodeId, killed: bool) {
-        if killed { self.killed.insert(node) } else { self.killed.remove(&node) };
+        if killed {
+            self.killed.insert(node)
+        } else {
+            self.killed.remove(&node)
+        };
     }
 
     pub fn set_paused(&mut self, node: NodeId, paused: bool) {
-        if paused { self.paused.insert(node) } else { self.paused.remove(&node) };
+        if paused {
+            self.paused.insert(node)
+        } else {
+            self.paused.remove(&node)
+        };
     }
 
     /// Neither killed nor paused.

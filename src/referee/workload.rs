@@ -70,7 +70,8 @@ pub async fn planned_calls(scene: Arc<Scene>, mut caller: Caller, end: Duration)
 /// Reads every name and group once, spread over the callers whose nodes are up. Reads that got no answer are made again a few times.
 pub async fn final_reads(scene: &Arc<Scene>, callers: Vec<Caller>) {
     let up = scene.up();
-    let mut shares = callers.into_iter().filter(|c| up.contains(&c.node)).map(|c| (c, VecDeque::new())).collect::<Vec<_>>();
+    let mut shares =
+        callers.into_iter().filter(|c| up.contains(&c.node)).map(|c| (c, VecDeque::new())).collect::<Vec<_>>();
     if shares.is_empty() {
         return;
     }

@@ -55,14 +55,17 @@ pub fn named(name: &str, place: &Place) -> Result<Box<dyn System>, String> {
         "cp" => Ok(ours(Mode::Cp, None)),
         "ap" => Ok(ours(Mode::Ap, None)),
         "reference" => Ok(Box::new(Reference)),
-        _ if NOT_YET.contains(&name) => {
-            Err(format!("{name} is not in this version; there are cp, ap and reference"))
-        }
+        _ if NOT_YET.contains(&name) => Err(format!("{name} is not in this version; there are cp, ap and reference")),
         _ => match flawed {
             Some((_, mode, flaw)) => Ok(ours(*mode, Some(*flaw))),
             None => Err(format!("{name:?} is no system; there are cp, ap and reference")),
         },
     }
+}
+
+/// Whether a system is of our own making, so that its verdict decides a comparison's. The reference is a measure, not a system.
+pub fn is_ours(name: &str) -> bool {
+    name == "cp" || name == "ap" || FLAWED.iter().any(|(flawed, _, _)| *flawed == name)
 }
 
 /// What each mode promises. A planted flaw takes nothing off it: that is what convicts.

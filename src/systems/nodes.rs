@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -193,7 +192,9 @@ impl Cluster {
                 node.lives()?;
                 match ready(node).await {
                     Ok(()) => break,
-                    Err(why) if Instant::now() >= deadline => return Err(why.context(format!("node {id} does not serve"))),
+                    Err(why) if Instant::now() >= deadline => {
+                        return Err(why.context(format!("node {id} does not serve")));
+                    }
                     Err(_) => sleep(POLL_PERIOD).await,
                 }
             }

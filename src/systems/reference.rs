@@ -1,5 +1,5 @@
-//! A registry in this very process behind one lock: linearizable, available, never wrong. It shows what the referee makes of a system
-//! without fault, and what a fault leaves of it: nothing reaches it.
+//! A registry in this very process behind one lock, with nodes that are mere doors to it: linearizable, and never wrong. A door without
+//! contact to a majority refuses everything, a stopped one answers nothing. It shows what the referee makes of a system without flaw.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,16 +21,17 @@ impl System for Reference {
     }
 
     fn promises(&self) -> Promises {
-        Promises { linearizable: true, available: true, converges: true }
+        Promises { linearizable: true, available: false, converges: true }
     }
 
     async fn start(&self, nodes: usize, _seed: u64) -> anyhow::Result<Box<dyn Running>> {
-        Ok(Box::new(RunningReference { nodes: (1..=nodes as NodeId).collect(), registry: Arc::default() }))
+        let nodes = (1..=nodes as NodeId).collect();
+        let registry = Arc::new(Mutex::new(Registry { nodes, ..Registry::default() }));
+        Ok(Box::new(RunningReference { registry }))
     }
 }
 
 struct RunningReference {
-    nodes: Vec<NodeId>,
     registry: Arc<Mutex<Registry>>,
 }
 
@@ -39,7 +40,7 @@ struct Registry {
     revision: u64,
     names: BTreeMap<String, Grant>,
     groups: BTreeMap<String, BTreeMap<String, Grant>>,
-    /// What the nemesis believes to have done.
+    nodes: Vec<NodeId>,
     cut: BTreeSet<(NodeId, NodeId)>,
     stopped: BTreeSet<NodeId>,
 }
@@ -66,11 +67,11 @@ impl RunningReference {
 #[async_trait]
 impl Running for RunningReference {
     fn nodes(&self) -> Vec<NodeId> {
-        self.nodes.clone()
+        self.registry().nodes.clone()
     }
 
-    fn client(&self, _node: NodeId) -> Box<dyn Client> {
-        Box::new(ReferenceClient { registry: self.registry.clone() })
+    fn client(&self, node: NodeId) -> Box<dyn Client> {
+        Box::new(Door { registry: self.registry.clone(), node })
     }
 
     fn has_leader(&self) -> bool {
@@ -87,12 +88,7 @@ impl Running for RunningReference {
     }
 
     async fn reached(&self, node: NodeId, _deadline: Instant) -> anyhow::Result<Reach> {
-        let registry = self.registry();
-        let passes = |peer: &NodeId| {
-            let cut = registry.cut.contains(&(node, *peer)) || registry.cut.contains(&(*peer, node));
-            *peer != node && !cut && !registry.stopped.contains(peer)
-        };
-        Ok(Reach { fully: self.nodes.iter().copied().filter(passes).collect(), partly: BTreeSet::new() })
+        Ok(Reach { fully: self.registry().reach(node), partly: BTreeSet::new() })
     }
 
     async fn kill(&self, node: NodeId) -> anyhow::Result<()> {
@@ -132,14 +128,22 @@ impl Running for RunningReference {
     }
 }
 
-struct ReferenceClient {
+struct Door {
     registry: Arc<Mutex<Registry>>,
+    node: NodeId,
 }
 
 #[async_trait]
-impl Client for ReferenceClient {
+impl Client for Door {
     async fn call(&mut self, what: &What, _deadline: Instant) -> Completion {
-        match self.registry.lock().unwrap_or_else(PoisonError::into_inner).answer(what.clone()) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if registry.stopped.contains(&self.node) {
+            return Completion::Fail("the node is stopped".to_owned());
+        }
+        if (registry.reach(self.node).len() + 1) * 2 <= registry.nodes.len() {
+            return Completion::Fail("no majority is in reach".to_owned());
+        }
+        match registry.answer(what.clone()) {
             Some(what) => Completion::Ok(what),
             None => Completion::Fail("no call of a client's".to_owned()),
         }
@@ -147,6 +151,15 @@ impl Client for ReferenceClient {
 }
 
 impl Registry {
+    /// The peers that a node reaches both ways.
+    fn reach(&self, node: NodeId) -> BTreeSet<NodeId> {
+        let passes = |peer: &NodeId| {
+            let cut = self.cut.contains(&(node, *peer)) || self.cut.contains(&(*peer, node));
+            *peer != node && !cut && !self.stopped.contains(peer)
+        };
+        self.nodes.iter().copied().filter(passes).collect()
+    }
+
     fn answer(&mut self, what: What) -> Option<What> {
         Some(match what {
             What::Register { name, owner, .. } => {

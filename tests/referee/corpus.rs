@@ -103,7 +103,7 @@ fn generated() -> BTreeMap<String, (Model, bool, String)> {
         Model::Register,
         || ToyRegister::new(3, false),
         |calls| calls,
-        |_| Register,
+        Register::of,
         |calls| filed::register_edn(calls),
     );
     let told = |calls: Vec<Call<_, _>>| {
@@ -115,7 +115,7 @@ fn generated() -> BTreeMap<String, (Model, bool, String)> {
         Model::CasRegister,
         || ToyRegister::new(3, true),
         told,
-        |_| Register,
+        Register::of,
         |calls| filed::register_edn(calls),
     );
     file(
@@ -124,11 +124,11 @@ fn generated() -> BTreeMap<String, (Model, bool, String)> {
         Model::CasRegister,
         || ToyRegister::new(3, true),
         |calls| calls,
-        |_| Register,
+        Register::of,
         |calls| filed::register_log(calls),
     );
     file(all, "mutex.edn", Model::Mutex, ToyMutex::default, |calls| calls, |_| Mutex, |calls| filed::mutex_edn(calls));
-    file(all, "kv.txt", Model::Kv, ToyKv::default, |calls| calls, Kv::of, |calls| filed::kv_edn(calls));
+    file(all, "kv.txt", Model::Kv, || ToyKv::new(100), |calls| calls, Kv::of, |calls| filed::kv_edn(calls));
     file(
         all,
         "multi-register.edn",

@@ -1,6 +1,11 @@
 //! The referee, judged.
 
+mod analysis;
 mod checker;
 mod corpus;
 mod filed;
+mod logs;
+mod report;
+mod runner;
+mod synthetic;
 mod toys;

@@ -232,9 +232,17 @@ impl Toy for ToyMutex {
     }
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ToyKv {
     text: String,
+    /// How many different texts are put and appended.
+    texts: usize,
+}
+
+impl ToyKv {
+    pub fn new(texts: usize) -> Self {
+        Self { text: String::new(), texts }
+    }
 }
 
 impl Toy for ToyKv {
@@ -242,7 +250,7 @@ impl Toy for ToyKv {
     type Ret = KvRet;
 
     fn draw(&self, dice: &mut Dice) -> KvOp {
-        let text = Arc::from(format!("{} ", dice.below(100)));
+        let text = Arc::from(format!("{} ", dice.below(self.texts)));
         match dice.below(10) {
             0..4 => KvOp::Get,
             4..9 => KvOp::Append(text),

@@ -3,4 +3,6 @@
 mod gossip;
 mod net;
 mod raft_cluster;
+mod raft_pinned;
 mod raft_storage;
+mod table;

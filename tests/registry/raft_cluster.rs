@@ -205,6 +205,7 @@ async fn the_others_go_on_when_the_leader_ends_and_it_comes_back_as_one_of_them(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_nodes_restarted_at_once_have_lost_nothing() {
     let mut cluster = Cluster::start(3).await;
+    cluster.leader().await;
     for at in 0..20 {
         assert!(is_granted(&cluster.register(at % 3 + 1, &format!("n{at}"), "a").await));
     }
@@ -235,6 +236,8 @@ async fn a_cut_off_minority_refuses(with_leader: bool) {
     assert!(is_granted(&cluster.register(leader, "old", "a").await));
     let alone = if with_leader { leader } else { leader % 3 + 1 };
     let majority = (1..=3).filter(|id| *id != alone).collect::<Vec<_>>();
+    // So that it has applied it.
+    assert_eq!(cluster.whereis(alone, "old", Consistency::Linearizable).await, Ok(Some("a".into())));
     cluster.cut(&[alone]);
     let mut not_applied = Vec::new();
     for at in 0..6 {
@@ -252,9 +255,11 @@ async fn a_cut_off_minority_refuses(with_leader: bool) {
     }
     // By now it knows, and says so at once.
     let began = Instant::now();
+    let log_before = cluster.nodes[&alone].log_extent().last;
     let outcome = cluster.register(alone, "late", "m").await;
     assert_eq!(outcome, Err(CommandFailure::NotApplied(Reason::NoQuorum)));
     assert!(began.elapsed() < Duration::from_millis(200), "took {:?}", began.elapsed());
+    assert_eq!(cluster.nodes[&alone].log_extent().last, log_before, "not applied, yet it is in the log");
     assert_eq!(cluster.whereis(alone, "old", Consistency::Stale).await, Ok(Some("a".into())));
     let lease = cluster.whereis(alone, "old", Consistency::Leader).await;
     assert_eq!(lease, Err(Reason::NoQuorum));
@@ -264,8 +269,15 @@ async fn a_cut_off_minority_refuses(with_leader: bool) {
     assert!(is_granted(&cluster.register(majority[1], "newer", "b").await));
 
     cluster.cut(&[]);
-    cluster.leader().await;
-    assert_eq!(cluster.whereis(alone, "newer", Consistency::Linearizable).await, Ok(Some("b".into())));
+    // Until it has heard of the others again, it goes on refusing.
+    let healed = Instant::now();
+    loop {
+        match cluster.whereis(alone, "newer", Consistency::Linearizable).await {
+            Err(Reason::NoQuorum | Reason::NoLeader) if healed.elapsed() < Duration::from_secs(10) => {}
+            found => break assert_eq!(found, Ok(Some("b".into()))),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     tokio::time::sleep(Duration::from_millis(500)).await;
     for name in not_applied {
         let found = cluster.whereis(alone, &name, Consistency::Linearizable).await;
@@ -327,10 +339,17 @@ async fn a_follower_that_was_away_too_long_takes_a_snapshot_and_keeps_it() {
     for at in 0..300 {
         assert!(is_granted(&cluster.register(through, &format!("n{at}"), "a").await));
     }
+    // What it lacks is gone from the leader's log, so that only a snapshot can help it.
+    let had = 10;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while cluster.nodes[&through].log_extent().purged < Some(had) {
+        assert!(Instant::now() < deadline, "{:?}", cluster.nodes[&through].log_extent());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     cluster.restart(away).await;
     assert_eq!(cluster.whereis(away, "n299", Consistency::Linearizable).await, Ok(Some("a".into())));
-    let snapshot = cluster.nodes[&away].snapshot_index();
-    assert!(snapshot.is_some_and(|index| index >= 50), "{snapshot:?}");
+    let extent = cluster.nodes[&away].log_extent();
+    assert!(extent.purged > Some(had) && extent.snapshot >= extent.purged, "{extent:?}");
     cluster.stop(away).await;
     cluster.restart(away).await;
     for at in [0, 150, 299] {

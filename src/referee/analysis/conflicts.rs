@@ -97,7 +97,10 @@ fn judge_losers(story: &Story, by_loser: &BTreeMap<(&str, &str), BTreeSet<&str>>
         found.losing_grants += 1;
         if !recorded {
             let at = ms(grant.acked) / 1e3;
-            let line = format!("{}: {} was granted it at {at:.3} s (token {}), lost it, and has no record", grant.key, grant.owner, grant.token);
+            let line = format!(
+                "{}: {} was granted it at {at:.3} s (token {}), lost it, and has no record",
+                grant.key, grant.owner, grant.token
+            );
             found.missing.push(line);
         }
     }

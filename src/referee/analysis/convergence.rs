@@ -89,7 +89,10 @@ pub fn find(story: &Story) -> Convergence {
             agreed_after_ms: agreed_from.map(|round| ms(round.span.to - healed)),
             watched_ms: ms(until - healed),
             comparisons: after.len(),
-            differing: after.last().map(|round| round.differing.iter().take(SHOWN_MAX).cloned().collect()).unwrap_or_default(),
+            differing: after
+                .last()
+                .map(|round| round.differing.iter().take(SHOWN_MAX).cloned().collect())
+                .unwrap_or_default(),
         });
     }
     found.divergence = rounds
@@ -175,10 +178,7 @@ fn compare(views: &[&Seen], counts: impl Fn(Key) -> bool) -> (usize, BTreeSet<St
 
 /// For each value, the place of the first value that equals it.
 fn classes<T: PartialEq>(values: Vec<T>) -> Vec<usize> {
-    values
-        .iter()
-        .map(|value| values.iter().position(|other| other == value).unwrap_or_default())
-        .collect()
+    values.iter().map(|value| values.iter().position(|other| other == value).unwrap_or_default()).collect()
 }
 
 fn differing_at_end(story: &Story) -> Vec<String> {

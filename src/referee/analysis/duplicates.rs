@@ -100,9 +100,10 @@ fn merge(name: &str, mut found: Vec<(Span, BTreeSet<String>, bool)>) -> Vec<Dupl
 pub fn hold_of(story: &Story, grant: &Grant) -> Span {
     let mut span = story.names.surely_held(grant, story.run_end());
     if !story.linearizable() {
-        let told = story.told.iter().filter(|told| {
-            told.records.iter().any(|record| record.name == grant.key && record.loser.1 == grant.token)
-        });
+        let told = story
+            .told
+            .iter()
+            .filter(|told| told.records.iter().any(|record| record.name == grant.key && record.loser.1 == grant.token));
         let taken_away = told.map(|told| told.at).min().into_iter().chain(withdrawn_at(story, grant)).min();
         span.to = span.to.min(taken_away.unwrap_or(u64::MAX));
     }
@@ -123,9 +124,8 @@ fn held_by_clients<'a>(story: &'a Story, name: &str) -> Vec<Hold<'a>> {
 
 /// When the last node stopped showing it, if it was ever shown and every node that showed it has been looked at since.
 fn withdrawn_at(story: &Story, grant: &Grant) -> Option<u64> {
-    let shows = |seen: &super::views::Seen| {
-        seen.view.names.get(grant.key).is_some_and(|(_, token)| token == grant.token)
-    };
+    let shows =
+        |seen: &super::views::Seen| seen.view.names.get(grant.key).is_some_and(|(_, token)| token == grant.token);
     let last = story.views.iter().rposition(|seen| shows(seen))?;
     let since = &story.views[last + 1..];
     let nodes: BTreeSet<u64> = story.views.iter().filter(|seen| shows(seen)).map(|seen| seen.node).collect();
@@ -163,7 +163,8 @@ fn given_up_at(story: &Story, name: &str, owner: &str, token: &str) -> u64 {
         None => {
             let asked = story.names.silent(name).iter().filter(|silent| silent.owner == owner).map(|s| s.invoked).min();
             let may = |end: &&super::grants::Ending| {
-                end.token.is_none_or(|of| of == token) && end.acked.is_none_or(|acked| asked.is_none_or(|at| acked >= at))
+                end.token.is_none_or(|of| of == token)
+                    && end.acked.is_none_or(|acked| asked.is_none_or(|at| acked >= at))
             };
             story.names.endings(name).iter().filter(may).map(|end| end.invoked).min().unwrap_or(u64::MAX)
         }

@@ -45,6 +45,8 @@ pub struct Fault {
     pub begin: Span,
     /// From the first word of its end until it was lifted everywhere. None: it lasted until the end of the run.
     pub end: Option<Span>,
+    /// The last word on its end.
+    pub end_state: Installed,
 }
 
 impl Fault {
@@ -57,6 +59,12 @@ impl Fault {
     /// While it was in force somewhere, at most.
     pub fn felt(&self, run_end: u64) -> Span {
         Span { from: self.begin.from, to: self.end.map_or(run_end, |end| end.to) }
+    }
+
+    /// It is not certain that it took hold, or that it was lifted.
+    pub fn is_doubtful(&self) -> bool {
+        self.state == Installed::Indeterminate
+            || (self.state == Installed::Installed && self.end_state == Installed::Indeterminate)
     }
 
     /// Its nodes lose what they had not written down. A paused node wakes as it was.
@@ -83,6 +91,7 @@ impl Faults {
             } else if let Some(fault) = by_id.get_mut(&told.id) {
                 let from = fault.end.map_or(event.time, |end| end.from);
                 fault.end = Some(Span { from, to: event.time });
+                fault.end_state = told.state;
             }
         }
         let mut all: Vec<Fault> = by_id.into_values().collect();
@@ -117,9 +126,9 @@ impl Faults {
     /// Whether bytes surely pass from one node to the other at that moment.
     pub fn passes(&self, from: NodeId, to: NodeId, at: u64) -> bool {
         let now = Span { from: at, to: at };
-        self.felt().filter(|fault| fault.felt(self.run_end).touches(now)).all(|fault| {
-            !fault.cut.contains(&(from, to)) && !fault.nodes.contains(&from) && !fault.nodes.contains(&to)
-        })
+        self.felt()
+            .filter(|fault| fault.felt(self.run_end).touches(now))
+            .all(|fault| !fault.cut.contains(&(from, to)) && !fault.nodes.contains(&from) && !fault.nodes.contains(&to))
     }
 
     /// When the last fault was lifted; 0 without faults; None if one never was.
@@ -147,6 +156,7 @@ fn begin(by_id: &mut BTreeMap<u64, Fault>, told: &FaultEvent, time: u64) {
         detail: String::new(),
         begin: Span { from: time, to: time },
         end: None,
+        end_state: Installed::Installed,
     });
     // The last word tells how it went and what it came to.
     fault.begin.to = time;

@@ -105,9 +105,10 @@ fn ended_whatever_stood(story: &Story, end: &Ending, grant: &Grant) -> bool {
 }
 
 fn lost_conflict(story: &Story, grant: &Grant) -> bool {
-    story.told.iter().any(|told| {
-        told.records.iter().any(|record| record.name == grant.key && record.loser.1 == grant.token)
-    })
+    story
+        .told
+        .iter()
+        .any(|told| told.records.iter().any(|record| record.name == grant.key && record.loser.1 == grant.token))
 }
 
 /// A grant had been acknowledged before the read began, nobody can have ended it before the read was over, and it is not shown.

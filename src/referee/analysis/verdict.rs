@@ -89,7 +89,8 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
     }
     add("all-answer", "Every node that is up answers", promises.available, all_answer(story, found));
     add("agreement", "All nodes agree after the heal", promises.converges, agreement(story, found));
-    if promises.converges && cuts {
+    // With one owner at any time there is nobody to lose.
+    if promises.converges && !promises.linearizable && cuts {
         add("one-record-per-loser", "One conflict record for each loser", true, one_record(story, found));
     }
     add("tested", "The run tested what it should", true, tested(story, found));
@@ -179,9 +180,8 @@ fn leaves_minority(story: &Story, fault: &Fault) -> bool {
 
 /// While no fault comes or goes, nothing that a minority is told can have been agreed on.
 fn minority_refuses(story: &Story) -> Answer {
-    let whole = |op: &&Op| {
-        story.faults.steady(Span { from: op.invoked, to: op.ended.unwrap_or_else(|| story.run_end()) })
-    };
+    let whole =
+        |op: &&Op| story.faults.steady(Span { from: op.invoked, to: op.ended.unwrap_or_else(|| story.run_end()) });
     let writes: Vec<&Op> =
         story.ops.iter().filter(|op| op.side == Some(Side::Minority) && op.writes()).filter(whole).collect();
     if writes.is_empty() {
@@ -237,7 +237,8 @@ fn all_answer(story: &Story, found: &Findings) -> Answer {
     let unanswered = total.fail + total.info;
     let percent = total.percent().unwrap_or_default();
     if unanswered > 0 {
-        let detail = format!("{unanswered} of {} without an answer ({percent:.2} % answered)", plural(total.all(), "call"));
+        let detail =
+            format!("{unanswered} of {} without an answer ({percent:.2} % answered)", plural(total.all(), "call"));
         return violated(detail, found.availability.unanswered.clone());
     }
     if total.all() == 0 {
@@ -246,7 +247,11 @@ fn all_answer(story: &Story, found: &Findings) -> Answer {
     if story.faults.felt().next().is_some() && found.availability.in_faults.all() == 0 {
         return unknown("no call was made while a fault was in force");
     }
-    holds(format!("{} answered, {} of them during faults", plural(total.all(), "call"), found.availability.in_faults.ok))
+    holds(format!(
+        "{} answered, {} of them during faults",
+        plural(total.all(), "call"),
+        found.availability.in_faults.ok
+    ))
 }
 
 fn agreement(story: &Story, found: &Findings) -> Answer {
@@ -261,6 +266,10 @@ fn agreement(story: &Story, found: &Findings) -> Answer {
         return violated(format!("not within the bound after {}", plural(failures.len(), "heal")), evidence.collect());
     }
     if !convergence.differing_at_end.is_empty() {
+        let watched = story.faults.last_heal().map_or(0, |healed| story.run_end().saturating_sub(healed));
+        if watched < ns(story.run.bounds.convergence) {
+            return unknown("the nodes still differed when the run ended, before the bound");
+        }
         let keys = convergence.differing_at_end.clone();
         return violated(format!("{} differ between nodes at the end", plural(keys.len(), "key")), keys);
     }
@@ -302,19 +311,18 @@ fn one_record(story: &Story, found: &Findings) -> Answer {
 fn tested(story: &Story, found: &Findings) -> Answer {
     for kind in &story.run.required {
         let installed = |fault: &&Fault| &fault.kind == kind && fault.state == Installed::Installed;
-        if story.faults.all.iter().find(installed).is_none() {
+        if !story.faults.all.iter().any(|fault| installed(&fault)) {
             let why = story.faults.all.iter().find(|fault| &fault.kind == kind).map(|fault| fault.detail.as_str());
             let why = why.filter(|why| !why.is_empty()).map(|why| format!(": {why}")).unwrap_or_default();
             return unknown(format!("the fault {kind} was never installed{why}"));
         }
     }
-    let doubtful = story.faults.all.iter().filter(|fault| fault.state == Installed::Indeterminate).count();
+    let doubtful = story.faults.all.iter().filter(|fault| fault.is_doubtful()).count();
     if doubtful > 0 {
         return unknown(format!("it is not certain that {} took hold", plural(doubtful, "fault")));
     }
-    let unlike = |event: &&crate::referee::history::Event| matches!(event.what, What::Probe { as_intended: false, .. });
-    if let Some(probe) = story.run.events.iter().find(unlike) {
-        let at = ms(probe.time) / 1e3;
+    if let Some(at) = unlike_intended(story) {
+        let at = ms(at) / 1e3;
         return unknown(format!("the probe at {at:.3} s found links that were not as the schedule wants them"));
     }
     if story.ops.is_empty() {
@@ -332,7 +340,22 @@ fn tested(story: &Story, found: &Findings) -> Answer {
         }
     }
     let faults = story.faults.felt().count();
-    holds(format!("{} through {}, every kind of call answered in one", plural(found.operations, "call"), plural(faults, "fault")))
+    holds(format!(
+        "{} through {}, every kind of call answered in one",
+        plural(found.operations, "call"),
+        plural(faults, "fault")
+    ))
+}
+
+/// A probe that failed and that no later one made good.
+fn unlike_intended(story: &Story) -> Option<u64> {
+    let mut doubt = None;
+    for event in &story.run.events {
+        if let What::Probe { as_intended, .. } = event.what {
+            doubt = if as_intended { None } else { Some(event.time) };
+        }
+    }
+    doubt
 }
 
 pub fn plural(n: usize, noun: &str) -> String {

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::model::ident::NodeId;
 use crate::referee::history::{Conflict, Event, Kind, Process, View, What};
 
+/// How long a look may take.
+const LOOK_MAX_NS: u64 = 1_000_000_000;
+
 /// One look at one node. What it shows held at some moment of the span.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
@@ -25,6 +28,7 @@ pub struct Told<'a> {
 /// All looks, in the order in which they ended, and all tellings.
 pub fn seen(events: &[Event]) -> (Vec<Seen<'_>>, Vec<Told<'_>>) {
     let mut begun: HashMap<u64, u64> = HashMap::new();
+    let mut before: HashMap<NodeId, u64> = HashMap::new();
     let mut seen = Vec::new();
     let mut told = Vec::new();
     for event in events {
@@ -36,7 +40,10 @@ pub fn seen(events: &[Event]) -> (Vec<Seen<'_>>, Vec<Told<'_>>) {
             }
             Kind::Ok => match &event.what {
                 What::View(view) => {
-                    let from = event.end_of.and_then(|index| begun.remove(&index)).unwrap_or(event.time);
+                    // An observer that did not note when it began to look began after its look before, and a second ago at most.
+                    let after = before.insert(view.node, event.time).unwrap_or(0);
+                    let earliest = after.max(event.time.saturating_sub(LOOK_MAX_NS));
+                    let from = event.end_of.and_then(|index| begun.remove(&index)).unwrap_or(earliest);
                     seen.push(Seen { node: view.node, from, at: event.time, view });
                 }
                 What::Conflicts { records } => {

@@ -2,7 +2,7 @@
 //!
 //! Each group is an object of its own. Where answers carry the registry's revision, the revision is part of the model's state (as
 //! etcd's robustness tests do with versions): every change takes a greater one, and a list at revision `r` is what all changes up
-//! to `r` made. The order of the changes is then known, and the search replays it; without revisions it searches.
+//! to `r` made. The revisions told then give the order, and the search is little more than a replay; without revisions it searches.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::hash::wide;
 use super::spec::Spec;
-use super::token::{Token, Tokens};
+use super::token::{Token, Tokens, none_between};
 use super::{Budget, Call, Verdict, check_keys};
 
 /// A call about one group.
@@ -67,25 +67,25 @@ pub struct OneGroup {
     tokens: Tokens,
     /// Lists carry revisions; the tokens of memberships are revisions as well.
     versioned: bool,
+    /// The revisions of lists. Not used for explanations.
+    lists: BTreeSet<u64>,
 }
 
 impl OneGroup {
     /// For a history of these calls: what tokens mean depends on which grants were acknowledged.
     pub fn of(calls: &[&Call<GroupOp, GroupRet>]) -> Self {
-        let (mut tokens, mut versioned) = (Tokens::default(), false);
+        let (mut tokens, mut lists) = (Tokens::default(), BTreeSet::new());
         for call in calls {
             match (&call.op, &call.result) {
-                (GroupOp::Join { .. }, Some(GroupRet::Joined { token: Some(token) })) => {
-                    tokens.granted.insert(token.clone());
+                (GroupOp::Join { member }, Some(GroupRet::Joined { token })) => tokens.note(member, token.as_ref()),
+                (GroupOp::Join { member }, None) => tokens.note(member, None),
+                (_, Some(GroupRet::Members { revision: Some(revision), .. })) => {
+                    lists.insert(*revision);
                 }
-                (GroupOp::Join { member }, Some(GroupRet::Joined { token: None }) | None) => {
-                    tokens.holes.insert(member.clone());
-                }
-                (_, Some(GroupRet::Members { revision: Some(_), .. })) => versioned = true,
                 (_, _) => {}
             }
         }
-        Self { tokens, versioned }
+        Self { tokens, versioned: !lists.is_empty(), lists }
     }
 }
 
@@ -142,13 +142,32 @@ impl GroupState {
 }
 
 impl OneGroup {
-    /// The revision after a change that takes `revision`, or some unknown one; none if that has been passed.
+    /// The revision after a change that takes the one told, or an unknown one; none if that has been passed, or leaves out a revision
+    /// at which something still has to happen.
     fn advance(&self, state: &GroupState, token: Option<&Token>) -> Option<u64> {
-        match (self.versioned, token) {
-            (false, _) => Some(state.revision),
-            (true, Some(Token::Number(revision))) => (*revision > state.revision).then_some(*revision),
-            (true, Some(Token::Word(_)) | None) => Some(state.revision + 1),
+        match token {
+            _ if !self.versioned => Some(state.revision),
+            Some(token @ Token::Number(revision)) => self
+                .tokens
+                .raise(state.revision, token)
+                .filter(|_| none_between(&self.lists, state.revision, *revision)),
+            // The least possible, which leaves most room.
+            Some(Token::Word(_)) | None => {
+                let next = state.revision + 1;
+                (!self.tokens.order.contains(&next)).then_some(next)
+            }
         }
+    }
+
+    /// The revision when a list was made at `revision`; none as above.
+    fn list_at(&self, state: &GroupState, revision: u64) -> Option<u64> {
+        let order = &self.tokens.order;
+        let in_order = revision == state.revision
+            || revision > state.revision
+                && none_between(&self.lists, state.revision, revision)
+                && none_between(order, state.revision, revision)
+                && !order.contains(&revision);
+        in_order.then_some(revision)
     }
 
     fn join(&self, state: &GroupState, member: &Arc<str>, token: Option<&Token>) -> Option<GroupState> {
@@ -161,8 +180,9 @@ impl OneGroup {
     /// The state with `token` shown for a member.
     fn shown(&self, state: &GroupState, member: &Arc<str>, token: Option<&Token>) -> Option<GroupState> {
         let held = state.members.get(member)?.as_ref();
-        // A membership's own token is no floor for it: only the order of changes is, and `revision` keeps that.
-        let (known, _) = self.tokens.show(held, token, 0)?;
+        // Nothing is known of what was issued before it: tokens of other members lie between.
+        let floor = if let Some(Token::Number(number)) = token { number.saturating_sub(1) } else { 0 };
+        let (known, _) = self.tokens.show(held, token, floor)?;
         Some(if known.as_ref() == held { state.clone() } else { state.with(member, known) })
     }
 
@@ -172,6 +192,28 @@ impl OneGroup {
 
     fn is_held(state: &GroupState, member: &Arc<str>, token: Option<&Token>) -> bool {
         state.members.get(member).is_some_and(|held| token.is_none() || held.as_ref() == token)
+    }
+}
+
+impl OneGroup {
+    fn answered(&self, state: &GroupState, op: &GroupOp, ret: &GroupRet) -> Option<GroupState> {
+        match (op, ret) {
+            (GroupOp::Join { member }, GroupRet::Joined { token }) => self.join(state, member, token.as_ref()),
+            (GroupOp::Join { member }, GroupRet::Held { token }) => self.shown(state, member, token.as_ref()),
+            (GroupOp::Leave { member, token }, GroupRet::EndedNow) => self.leave(state, member, token.as_ref()),
+            (GroupOp::Leave { member, token }, GroupRet::EndedBefore | GroupRet::NeverIssued) => {
+                (!Self::is_held(state, member, token.as_ref())).then(|| state.clone())
+            }
+            (GroupOp::Leave { member, .. }, GroupRet::Absent) => {
+                (!state.members.contains_key(member)).then(|| state.clone())
+            }
+            (GroupOp::Members, GroupRet::Members { members, revision }) => {
+                let revision = self.list_at(state, revision.unwrap_or(state.revision))?;
+                state.members.keys().eq(members).then(|| state.clone().at(revision))
+            }
+            // A return that the operation does not have.
+            (GroupOp::Join { .. } | GroupOp::Leave { .. } | GroupOp::Members, _) => None,
+        }
     }
 }
 
@@ -185,31 +227,18 @@ impl Spec for OneGroup {
     }
 
     fn step(&self, state: &GroupState, op: &GroupOp, ret: Option<&GroupRet>, next: &mut Vec<GroupState>) {
-        let found = match (op, ret) {
-            (GroupOp::Join { member }, Some(GroupRet::Joined { token })) => self.join(state, member, token.as_ref()),
-            (GroupOp::Join { member }, Some(GroupRet::Held { token })) => self.shown(state, member, token.as_ref()),
-            (GroupOp::Leave { member, token }, Some(GroupRet::EndedNow)) => self.leave(state, member, token.as_ref()),
-            (GroupOp::Leave { member, token }, Some(GroupRet::EndedBefore | GroupRet::NeverIssued)) => {
-                (!Self::is_held(state, member, token.as_ref())).then(|| state.clone())
-            }
-            (GroupOp::Leave { member, .. }, Some(GroupRet::Absent)) => {
-                (!state.members.contains_key(member)).then(|| state.clone())
-            }
-            (GroupOp::Members, Some(GroupRet::Members { members, revision })) => {
-                let revision = revision.unwrap_or(state.revision);
-                (revision >= state.revision && state.members.keys().eq(members)).then(|| state.clone().at(revision))
-            }
+        match ret {
+            Some(ret) => next.extend(self.answered(state, op, ret)),
             // Of unknown outcome: what it does where it does something, and nothing where it was refused.
-            (GroupOp::Join { member }, None) => Some(self.join(state, member, None).unwrap_or_else(|| state.clone())),
-            (GroupOp::Leave { member, token }, None) => {
+            None => {
                 next.push(state.clone());
-                self.leave(state, member, token.as_ref())
+                next.extend(match op {
+                    GroupOp::Join { member } => self.join(state, member, None),
+                    GroupOp::Leave { member, token } => self.leave(state, member, token.as_ref()),
+                    GroupOp::Members => None,
+                });
             }
-            (GroupOp::Members, None) => Some(state.clone()),
-            // A return that the operation does not have.
-            (GroupOp::Join { .. } | GroupOp::Leave { .. } | GroupOp::Members, Some(_)) => None,
-        };
-        next.extend(found);
+        }
     }
 
     fn reads(&self, op: &GroupOp, ret: Option<&GroupRet>) -> bool {
@@ -223,5 +252,12 @@ impl Spec for OneGroup {
             }
             (_, Some(_)) | (GroupOp::Join { .. } | GroupOp::Leave { .. }, None) => false,
         }
+    }
+
+    fn plain(&self) -> Option<Self> {
+        let mut plain = self.clone();
+        plain.tokens.order.clear();
+        plain.lists.clear();
+        Some(plain)
     }
 }

@@ -57,15 +57,20 @@ impl<'a, S: Spec> Problem<'a, S> {
     pub fn new(spec: &S, history: &[&'a Call<S::Op, S::Ret>]) -> Self {
         let mut classes = Vec::new();
         let mut class_of: HashMap<(&S::Op, Option<&S::Ret>), u32, Mixing> = HashMap::default();
+        let mut merged: HashMap<(u32, Option<&S::Ret>), u32, Mixing> = HashMap::default();
         let mut reads = Vec::new();
         let mut calls = Vec::with_capacity(history.len());
         for (index, call) in history.iter().enumerate() {
             let key = (&call.op, call.result.as_ref());
-            let class = *class_of.entry(key).or_insert_with(|| {
+            let new_class = || {
                 classes.push(key);
                 reads.push(spec.reads(key.0, key.1));
                 classes.len() as u32 - 1
-            });
+            };
+            let class = match spec.merged(key.0, key.1) {
+                Some(number) => *merged.entry((number, key.1)).or_insert_with(new_class),
+                None => *class_of.entry(key).or_insert_with(new_class),
+            };
             let read = reads[class as usize];
             let complete = call.complete.unwrap_or(u64::MAX);
             if read && complete == u64::MAX {

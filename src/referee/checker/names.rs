@@ -3,11 +3,12 @@
 //! Each name is an object of its own. An expiry that the system owes (a lease that ran out) is an open
 //! [`NameOp::Unregister`] with the grant's token, invoked when the grant may end at the earliest.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use super::spec::Spec;
-use super::token::{Token, Tokens, raise};
+use super::token::{Token, Tokens};
 use super::{Budget, Call, Verdict, check_keys};
 
 /// A call about one name.
@@ -71,25 +72,30 @@ pub fn check(calls: &[NameCall], budget: &Budget) -> Verdict {
 #[derive(Clone, Debug)]
 pub struct OneName {
     tokens: Tokens,
+    /// Whom an answer names.
+    seen: HashSet<Arc<str>>,
 }
 
 impl OneName {
     /// For a history of these calls: what tokens mean depends on which grants were acknowledged.
     pub fn of(calls: &[&Call<NameOp, NameRet>]) -> Self {
-        let mut tokens = Tokens::default();
+        let (mut tokens, mut seen) = (Tokens::default(), HashSet::new());
         for call in calls {
+            match (&call.op, &call.result) {
+                (_, Some(NameRet::Taken { owner, .. } | NameRet::Found { owner, .. }))
+                | (NameOp::Register { owner } | NameOp::Takeover { owner }, Some(NameRet::Held { .. })) => {
+                    seen.insert(owner.clone());
+                }
+                (_, _) => {}
+            }
             let (NameOp::Register { owner } | NameOp::Takeover { owner }) = &call.op else { continue };
             match &call.result {
-                Some(NameRet::Granted { token: Some(token) }) => {
-                    tokens.granted.insert(token.clone());
-                }
-                Some(NameRet::Granted { token: None }) | None => {
-                    tokens.holes.insert(owner.clone());
-                }
+                Some(NameRet::Granted { token }) => tokens.note(owner, token.as_ref()),
+                None => tokens.note(owner, None),
                 Some(_) => {}
             }
         }
-        Self { tokens }
+        Self { tokens, seen }
     }
 }
 
@@ -125,15 +131,16 @@ impl NameState {
         let hole = matches!(self.holder, Some(Holder { token: None, .. }));
         Self { holder: None, floor: self.floor, lost: self.lost || hole }
     }
-
-    /// A new grant over whatever stands there.
-    fn granted(&self, owner: &Arc<str>, token: Option<&Token>) -> Option<Self> {
-        let floor = token.map_or(Some(self.floor), |token| raise(self.floor, token))?;
-        Some(Self { holder: Some(Holder { owner: owner.clone(), token: token.cloned() }), floor, ..self.ended() })
-    }
 }
 
 impl OneName {
+    /// A new grant over whatever stands there.
+    fn granted(&self, state: &NameState, owner: &Arc<str>, token: Option<&Token>) -> Option<NameState> {
+        let floor = token.map_or(Some(state.floor), |token| self.tokens.raise(state.floor, token))?;
+        let holder = Some(Holder { owner: owner.clone(), token: token.cloned() });
+        Some(NameState { holder, floor, ..state.ended() })
+    }
+
     /// The state with `token` shown for its holder.
     fn shown(&self, state: &NameState, token: Option<&Token>) -> Option<NameState> {
         let holder = state.holder.as_ref()?;
@@ -157,17 +164,19 @@ impl OneName {
             // Words have no order: when they were issued is not tracked.
             Token::Word(_) => true,
         };
-        if self.tokens.granted.contains(token) {
+        if self.tokens.is_granted(token) {
             in_order
         } else {
             // Of a grant that was not acknowledged: shown before it ended, or never.
-            !self.tokens.holes.is_empty() && (in_order || state.lost)
+            self.tokens.has_holes() && (in_order || state.lost)
         }
     }
 
     fn register(&self, state: &NameState, owner: &Arc<str>, takeover: bool, ret: &NameRet) -> Option<NameState> {
         match ret {
-            NameRet::Granted { token } if takeover || state.holder.is_none() => state.granted(owner, token.as_ref()),
+            NameRet::Granted { token } if takeover || state.holder.is_none() => {
+                self.granted(state, owner, token.as_ref())
+            }
             NameRet::Held { token } => self.shown_with_owner(state, owner, token.as_ref()),
             NameRet::Taken { owner: other, token } if !takeover => self.shown_with_owner(state, other, token.as_ref()),
             _ => None,
@@ -182,7 +191,7 @@ impl OneName {
                 (!Self::is_held_by(state, token) && self.may_be_issued(state, token)).then(|| state.clone())
             }
             (NameRet::NeverIssued, Some(token @ Token::Number(number))) => {
-                let issued = self.tokens.granted.contains(token) && *number <= state.floor;
+                let issued = self.tokens.is_granted(token) && *number <= state.floor;
                 (!Self::is_held_by(state, token) && !issued).then(|| state.clone())
             }
             (NameRet::NeverIssued, Some(token)) => (!Self::is_held_by(state, token)).then(|| state.clone()),
@@ -211,9 +220,9 @@ impl Spec for OneName {
             }
             (NameOp::Whereis, Some(_)) => None,
             // Of unknown outcome: what it does where it does something, and nothing where it was refused.
-            (NameOp::Register { owner }, None) if state.holder.is_none() => state.granted(owner, None),
+            (NameOp::Register { owner }, None) if state.holder.is_none() => self.granted(state, owner, None),
             (NameOp::Takeover { owner }, None) if state.holder.as_ref().is_none_or(|holder| holder.owner != *owner) => {
-                state.granted(owner, None)
+                self.granted(state, owner, None)
             }
             (NameOp::Unregister { token }, None) => {
                 next.push(state.clone());
@@ -237,5 +246,19 @@ impl Spec for OneName {
                 false
             }
         }
+    }
+
+    fn merged(&self, op: &NameOp, ret: Option<&NameRet>) -> Option<u32> {
+        match (op, ret) {
+            (NameOp::Register { owner }, None) if !self.seen.contains(owner) => Some(0),
+            (NameOp::Takeover { owner }, None) if !self.seen.contains(owner) => Some(1),
+            (_, _) => None,
+        }
+    }
+
+    fn plain(&self) -> Option<Self> {
+        let mut plain = self.clone();
+        plain.tokens.order.clear();
+        Some(plain)
     }
 }

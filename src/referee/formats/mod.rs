@@ -170,7 +170,7 @@ impl Recorded {
         }
         match &self.history {
             History::Register(calls) => {
-                checker::check_keys(calls, |keyed| (&keyed.key, &keyed.call), |_, _| Register, budget)
+                checker::check_keys(calls, |keyed| (&keyed.key, &keyed.call), |_, calls| Register::of(calls), budget)
             }
             History::MultiRegister(calls) => checker::check(&MultiRegister, calls, budget),
             History::Kv(calls) => {

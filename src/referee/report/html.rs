@@ -18,6 +18,7 @@ pub(super) fn page(judged: &Judged) -> io::Result<String> {
     let data = serde_json::to_string(&page::page(judged))?.replace('<', "\\u003c");
     // The data comes last: what is put in is not looked at again.
     let frame = PAGE.replacen("/*STYLE*/", STYLE, 1).replacen("/*SCRIPT*/", &SCRIPTS.join("\n"), 1);
-    let (before, after) = frame.split_once("/*DATA*/").ok_or_else(|| io::Error::other("the page has no place for data"))?;
+    let (before, after) =
+        frame.split_once("/*DATA*/").ok_or_else(|| io::Error::other("the page has no place for data"))?;
     Ok([before, &data, after].concat())
 }

@@ -6,13 +6,13 @@ use super::data::Run;
 use super::json::{FactLine, SkippedLine, fact_lines, skipped_lines};
 use super::lanes::{self, NameLanes};
 use super::{Judged, prose, table};
+use crate::referee::analysis::FaultFound;
 use crate::referee::analysis::Findings;
 use crate::referee::analysis::availability::Count;
 use crate::referee::analysis::faults::ms;
 use crate::referee::analysis::linearizable::CounterExample;
 use crate::referee::analysis::story::Story;
 use crate::referee::analysis::verdict::Verdict;
-use crate::referee::analysis::FaultFound;
 use crate::referee::history::Side;
 
 /// Anomalies listed per system and kind.
@@ -97,10 +97,9 @@ pub(super) fn page(judged: &Judged) -> Page<'_> {
             found.conflicts.contested.contains(name) || found.duplicates.list.iter().any(|dup| &dup.name == name)
         })
     };
-    let figures = table::FIGURES.iter().map(|(title, figure)| FigureRow {
-        title,
-        values: judged.findings.iter().map(figure).collect(),
-    });
+    let figures = table::FIGURES
+        .iter()
+        .map(|(title, figure)| FigureRow { title, values: judged.findings.iter().map(figure).collect() });
     Page {
         version: &set.version,
         seed: set.seed,
@@ -113,7 +112,12 @@ pub(super) fn page(judged: &Judged) -> Page<'_> {
         rows: table::titles(judged),
         figures: figures.collect(),
         names: wanted.iter().map(|name| (name.clone(), contested(name))).collect(),
-        systems: set.runs.iter().zip(&stories).map(|(run, (story, found))| system(run, story, found, &wanted)).collect(),
+        systems: set
+            .runs
+            .iter()
+            .zip(&stories)
+            .map(|(run, (story, found))| system(run, story, found, &wanted))
+            .collect(),
     }
 }
 
@@ -155,7 +159,9 @@ fn system<'a>(run: &'a Run, story: &Story<'a>, found: &'a Findings, wanted: &[St
 fn availability(found: &Findings) -> Vec<[[usize; 3]; 3]> {
     let of = |count: Option<&Count>| count.map_or([0; 3], |count| [count.ok, count.fail, count.info]);
     let seconds = found.availability.seconds.iter();
-    seconds.map(|second| [Side::Whole, Side::Majority, Side::Minority].map(|side| of(second.sides.get(&side)))).collect()
+    seconds
+        .map(|second| [Side::Whole, Side::Majority, Side::Minority].map(|side| of(second.sides.get(&side))))
+        .collect()
 }
 
 fn anomalies(run: &Run, found: &Findings) -> Vec<Anomaly> {
@@ -177,7 +183,11 @@ fn anomalies(run: &Run, found: &Findings) -> Vec<Anomaly> {
             broken: run.promises.linearizable,
         });
     }
-    let cases = [("lost", &found.losses.lost, keeps), ("at risk", &found.losses.at_risk, false), ("came back", &found.losses.resurrected, keeps)];
+    let cases = [
+        ("lost", &found.losses.lost, keeps),
+        ("at risk", &found.losses.at_risk, false),
+        ("came back", &found.losses.resurrected, keeps),
+    ];
     for (kind, cases, broken) in cases {
         list.extend(cases.iter().take(ANOMALIES_MAX).map(|case| Anomaly {
             kind,

@@ -11,7 +11,9 @@ pub(super) fn headline(found: &Findings) -> String {
     let titles = |verdict| of(verdict).map(|promise| promise.title.to_lowercase()).collect::<Vec<_>>().join("; ");
     match found.verdict {
         Verdict::Holds => "kept every promise".to_owned(),
-        Verdict::Violated => format!("broke {}: {}", plural(of(Verdict::Violated).count(), "promise"), titles(Verdict::Violated)),
+        Verdict::Violated => {
+            format!("broke {}: {}", plural(of(Verdict::Violated).count(), "promise"), titles(Verdict::Violated))
+        }
         Verdict::Unknown => format!("cannot tell: {}", titles(Verdict::Unknown)),
     }
 }
@@ -51,7 +53,9 @@ fn sides(found: &Findings) -> Option<String> {
             told(majority),
             told(minority)
         )),
-        (Some(majority), None) => Some(format!("During the faults the nodes that were up answered {}.", told(majority))),
+        (Some(majority), None) => {
+            Some(format!("During the faults the nodes that were up answered {}.", told(majority)))
+        }
         (None, _) => None,
     }
 }
@@ -99,7 +103,9 @@ fn machine(run: &Run, found: &Findings) -> Option<String> {
             Some("Every answer can be explained by a single machine taking one call at a time.".to_owned())
         }
         (0, _) => None,
-        (_, true) => Some(format!("The answers on {not} of {all} names and groups cannot be explained by a single machine.")),
+        (_, true) => {
+            Some(format!("The answers on {not} of {all} names and groups cannot be explained by a single machine."))
+        }
         (_, false) => Some(format!(
             "It does not promise to be linearizable, and is not: the answers on {not} of {all} names and groups cannot be \
              explained by a single machine."

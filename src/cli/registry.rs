@@ -1,0 +1,342 @@
+//! The registry's commands: register, whereis, unregister, names, join, leave, members, groups, conflicts, cluster.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::Exit;
+use super::render::{self, Form};
+use crate::client::call::{CallOptions, Caller, Cause, CommandError};
+use crate::model::command::{Action, Condition};
+use crate::model::ident::{Group, LeaseId, Member, Meta, Mode, Name, NodeId, Owner, Revision, Token};
+use crate::model::query::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, Page, Query};
+use crate::registry::Consistency;
+
+/// Which server, which registry, and how the answer is printed.
+#[derive(Args, Clone, Debug)]
+pub struct Connect {
+    /// The registry: cp (linearizable) or ap (always answers)
+    #[arg(long, env = "QUORATE_MODE", default_value = "cp", global = true)]
+    mode: Mode,
+    /// Servers; the first that can be reached is asked
+    #[arg(
+        long,
+        env = "QUORATE_ENDPOINTS",
+        value_name = "URL,…",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7401",
+        global = true
+    )]
+    endpoints: Vec<String>,
+    /// When to give up
+    #[arg(long, value_name = "MS", default_value_t = 2_000, global = true, value_parser = clap::value_parser!(u64).range(1..=30_000))]
+    timeout_ms: u64,
+    /// Print the answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum RegistryCommand {
+    /// Registers a name for an owner
+    Register {
+        name: Name,
+        /// Who is to own it: an address, a pid, whatever says where to find it
+        #[arg(long)]
+        owner: Owner,
+        /// A JSON object that rides on it
+        #[arg(long, value_name = "JSON", default_value = "{}")]
+        meta: Meta,
+        /// The lease that it is to end with
+        #[arg(long)]
+        lease: Option<LeaseId>,
+        #[command(flatten)]
+        condition: ConditionArgs,
+        #[command(flatten)]
+        acks: AcksArg,
+    },
+    /// Shows who owns a name
+    Whereis {
+        name: Name,
+        /// Only if this token is that of the current grant
+        #[arg(long)]
+        token: Option<String>,
+        #[command(flatten)]
+        level: Level,
+    },
+    /// Ends a registration
+    Unregister {
+        name: Name,
+        /// End this very grant, never a successor's
+        #[arg(long)]
+        token: Option<String>,
+        #[command(flatten)]
+        acks: AcksArg,
+    },
+    /// Lists names
+    Names {
+        #[command(flatten)]
+        page: PageArgs,
+        #[command(flatten)]
+        level: Level,
+    },
+    /// Joins a group
+    Join {
+        group: Group,
+        member: Member,
+        /// A JSON object that rides on the membership
+        #[arg(long, value_name = "JSON", default_value = "{}")]
+        meta: Meta,
+        /// The lease that it is to end with
+        #[arg(long)]
+        lease: Option<LeaseId>,
+        #[command(flatten)]
+        acks: AcksArg,
+    },
+    /// Leaves a group
+    Leave {
+        group: Group,
+        member: Member,
+        /// End this very membership, never a later one
+        #[arg(long)]
+        token: Option<String>,
+        #[command(flatten)]
+        acks: AcksArg,
+    },
+    /// Lists the members of a group
+    Members {
+        group: Group,
+        /// Only members that joined at this node
+        #[arg(long, value_name = "ID")]
+        node: Option<NodeId>,
+        #[command(flatten)]
+        page: PageArgs,
+        #[command(flatten)]
+        level: Level,
+    },
+    /// Lists groups
+    Groups {
+        #[command(flatten)]
+        page: PageArgs,
+        #[command(flatten)]
+        level: Level,
+    },
+    /// Lists ap names that two owners had, and who lost
+    Conflicts {
+        /// Acknowledge this record instead
+        #[arg(long, value_name = "ID")]
+        ack: Option<String>,
+        /// Only records after this one
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
+        #[arg(long, default_value_t = PAGE_LIMIT_DEFAULT, value_parser = parse_limit)]
+        limit: usize,
+    },
+    /// Shows the cluster as the server sees it
+    Cluster,
+}
+
+#[derive(Args, Clone, Debug)]
+#[group(multiple = false)]
+pub struct ConditionArgs {
+    /// Take the name from whoever holds it
+    #[arg(long)]
+    takeover: bool,
+    /// Only if this is still the grant; with another owner it is handed over
+    #[arg(long)]
+    token: Option<String>,
+    /// Only if the entry is unchanged since this revision; * = only if there is one
+    #[arg(long, value_name = "REVISION")]
+    if_match: Option<String>,
+    /// Only if there is no entry, not even the owner's own
+    #[arg(long)]
+    if_absent: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct AcksArg {
+    /// ap: wait until so many nodes have it
+    #[arg(long = "w", value_name = "NODES", value_parser = parse_nodes)]
+    acks: Option<usize>,
+}
+
+#[derive(Args, Clone, Debug)]
+#[group(multiple = false)]
+pub struct Level {
+    /// cp: linearizable, leader or stale
+    #[arg(long, value_name = "LEVEL", value_parser = ["linearizable", "leader", "stale"])]
+    consistency: Option<String>,
+    /// ap: merge what so many nodes know
+    #[arg(long = "r", value_name = "NODES", value_parser = parse_nodes)]
+    quorum: Option<usize>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct PageArgs {
+    /// Only keys that begin so
+    #[arg(long, default_value = "")]
+    prefix: String,
+    /// Only keys after this one
+    #[arg(long)]
+    after: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = PAGE_LIMIT_DEFAULT, value_parser = parse_limit)]
+    limit: usize,
+}
+
+impl From<PageArgs> for Page {
+    fn from(args: PageArgs) -> Self {
+        Self { prefix: args.prefix, after: args.after, limit: args.limit }
+    }
+}
+
+fn parse_limit(text: &str) -> Result<usize, String> {
+    let limit = text.parse().ok().filter(|limit| (1..=PAGE_LIMIT_MAX).contains(limit));
+    limit.ok_or_else(|| format!("a number from 1 to {PAGE_LIMIT_MAX} is asked for"))
+}
+
+fn parse_nodes(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|nodes| *nodes > 0).ok_or_else(|| "a number of nodes from 1 is asked for".to_owned())
+}
+
+/// What was typed does not fit together.
+struct Misused(String);
+
+impl<T: std::fmt::Display> From<T> for Misused {
+    fn from(why: T) -> Self {
+        Misused(why.to_string())
+    }
+}
+
+/// What is sent, once all that was typed is understood.
+enum Call {
+    Command(Action, CallOptions),
+    Query(Query, CallOptions),
+    Conflicts { after: Option<String>, limit: usize },
+    Acknowledge(String),
+    Cluster,
+}
+
+/// Carries out one command against the first server that can be reached.
+pub fn run(connect: &Connect, command: RegistryCommand) -> anyhow::Result<Exit> {
+    let callers = connect.endpoints.iter().map(|url| Caller::new(url)).collect::<Result<Vec<_>, _>>();
+    let understood = callers.map_err(Misused::from).and_then(|callers| Ok((callers, understand(connect, command)?)));
+    let (callers, call) = match understood {
+        Ok(understood) => understood,
+        Err(Misused(why)) => {
+            eprintln!("quorate: {why}");
+            return Ok(Exit::Usage);
+        }
+    };
+    let form = if connect.json { Form::Json } else { Form::Human };
+    super::runtime()?.block_on(async {
+        let mut exit = Exit::NotDone;
+        for (at, caller) in callers.iter().enumerate() {
+            let (reached, found) = send(connect, caller, &call, form).await;
+            exit = found;
+            if reached || at + 1 == callers.len() {
+                break;
+            }
+        }
+        Ok(exit)
+    })
+}
+
+/// Whether the server was reached, and the exit code. Only what was surely not sent is tried at the next server.
+async fn send(connect: &Connect, caller: &Caller, call: &Call, form: Form) -> (bool, Exit) {
+    let timeout = Duration::from_millis(connect.timeout_ms);
+    let failed = |cause: Cause| {
+        eprintln!("quorate: {cause}");
+        (!matches!(cause, Cause::Unreachable(_)), Exit::NotDone)
+    };
+    match call {
+        Call::Command(action, options) => match caller.execute(connect.mode, action, options).await {
+            Ok(reply) => (true, render::outcome(action, &reply, form)),
+            Err(e) => {
+                eprintln!("quorate: {e}");
+                match e {
+                    CommandError::NotApplied(cause) => (!matches!(cause, Cause::Unreachable(_)), Exit::NotDone),
+                    CommandError::Unknown(_) => (true, Exit::Unknown),
+                }
+            }
+        },
+        Call::Query(query, options) => match caller.query(connect.mode, query, options).await {
+            Ok(reply) => (true, render::answer(query, &reply, form)),
+            Err(cause) => failed(cause),
+        },
+        Call::Conflicts { after, limit } => match caller.conflicts(after.as_deref(), *limit, timeout).await {
+            Ok(body) => (true, render::conflicts(&body, form)),
+            Err(cause) => failed(cause),
+        },
+        Call::Acknowledge(id) => match caller.acknowledge_conflict(id, timeout).await {
+            Ok(()) => (true, render::acknowledged(id, form)),
+            Err(cause) => {
+                let (reached, _) = failed(cause);
+                (reached, if reached { Exit::No } else { Exit::NotDone })
+            }
+        },
+        Call::Cluster => match caller.cluster(timeout).await {
+            Ok(body) => (true, render::cluster(&body, form)),
+            Err(cause) => failed(cause),
+        },
+    }
+}
+
+fn understand(connect: &Connect, command: RegistryCommand) -> Result<Call, Misused> {
+    let token = |text: Option<String>| text.map(|text| Token::parse(connect.mode, &text)).transpose();
+    let options = CallOptions { timeout: Duration::from_millis(connect.timeout_ms), ..CallOptions::default() };
+    let written = |acks: AcksArg| match (connect.mode, acks.acks) {
+        (Mode::Cp, Some(_)) => Err(Misused("--w is of ap: a cp write is always on a majority".to_owned())),
+        (_, acks) => Ok(CallOptions { acks, ..options.clone() }),
+    };
+    let read = |level: Level| -> Result<CallOptions, Misused> {
+        let consistency = match (connect.mode, level.consistency.as_deref(), level.quorum) {
+            (_, None, None) => None,
+            (Mode::Cp, Some("linearizable"), _) => Some(Consistency::Linearizable),
+            (Mode::Cp, Some("leader"), _) => Some(Consistency::Leader),
+            (Mode::Cp, Some(_), _) => Some(Consistency::Stale),
+            (Mode::Cp, None, Some(_)) => return Err(Misused("--r is of ap: use --consistency".to_owned())),
+            (Mode::Ap, Some(_), _) => return Err(Misused("--consistency is of cp: use --r".to_owned())),
+            (Mode::Ap, None, Some(nodes)) => Some(Consistency::Quorum(nodes)),
+        };
+        Ok(CallOptions { consistency, ..options.clone() })
+    };
+    Ok(match command {
+        RegistryCommand::Register { name, owner, meta, lease, condition, acks } => {
+            let condition = match condition {
+                ConditionArgs { takeover: true, .. } => Condition::Takeover,
+                ConditionArgs { if_absent: true, .. } => Condition::Absent,
+                ConditionArgs { token: Some(text), .. } => Condition::Token(Token::parse(connect.mode, &text)?),
+                ConditionArgs { if_match: Some(text), .. } if text == "*" => Condition::Present,
+                ConditionArgs { if_match: Some(text), .. } => {
+                    Condition::Unchanged(Revision::parse(connect.mode, &text)?)
+                }
+                _ => Condition::Free,
+            };
+            Call::Command(Action::Register { name, owner, meta, lease, condition }, written(acks)?)
+        }
+        RegistryCommand::Unregister { name, token: text, acks } => {
+            Call::Command(Action::Unregister { name, token: token(text)? }, written(acks)?)
+        }
+        RegistryCommand::Join { group, member, meta, lease, acks } => {
+            Call::Command(Action::Join { group, member, meta, lease }, written(acks)?)
+        }
+        RegistryCommand::Leave { group, member, token: text, acks } => {
+            Call::Command(Action::Leave { group, member, token: token(text)? }, written(acks)?)
+        }
+        RegistryCommand::Whereis { name, token: text, level } => {
+            Call::Query(Query::Whereis { name, token: token(text)? }, read(level)?)
+        }
+        RegistryCommand::Names { page, level } => Call::Query(Query::Names { page: page.into() }, read(level)?),
+        RegistryCommand::Members { group, node, page, level } => {
+            if !page.prefix.is_empty() {
+                return Err(Misused("members have no --prefix".to_owned()));
+            }
+            Call::Query(Query::Members { group, page: page.into(), node }, read(level)?)
+        }
+        RegistryCommand::Groups { page, level } => Call::Query(Query::Groups { page: page.into() }, read(level)?),
+        RegistryCommand::Conflicts { ack: Some(id), .. } => Call::Acknowledge(id),
+        RegistryCommand::Conflicts { ack: None, after, limit } => Call::Conflicts { after, limit },
+        RegistryCommand::Cluster => Call::Cluster,
+    })
+}

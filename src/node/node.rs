@@ -1,0 +1,179 @@
+//! A configuration in, a running node out.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::config::{Config, Flaw};
+use super::identity::{self, IdentityError, KnownDisks};
+use super::view::NodeView;
+use crate::gossip::{self, GossipConfig, GossipNode};
+use crate::http::{self, HttpState};
+use crate::model::ident::{Mode, NodeId};
+use crate::net::fault::FaultTable;
+use crate::net::links::{About, Identity, Links};
+use crate::net::wire::RealWire;
+use crate::raft::{self, RaftConfig, RaftNode};
+
+/// How long a stopping node waits for requests under way.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A node that serves.
+pub struct Node {
+    id: NodeId,
+    mode: Mode,
+    http: SocketAddr,
+    peer: SocketAddr,
+    notices: Vec<String>,
+    raft: Arc<RaftNode>,
+    gossip: Arc<GossipNode>,
+    links: Links,
+    stop_http: oneshot::Sender<()>,
+    serving: JoinHandle<io::Result<()>>,
+}
+
+/// Why a node does not start: one line, with the mend.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("cannot listen for {what} at {at}: {source}; {mend}")]
+    Listen { what: &'static str, at: SocketAddr, source: io::Error, mend: String },
+    #[error("cp cannot start: {0}")]
+    Raft(#[from] raft::StartError),
+    #[error("ap cannot start: {0}")]
+    Gossip(#[from] gossip::StartError),
+}
+
+impl Node {
+    /// Starts a node. When this returns, it answers its clients, though it may still be looking for its peers.
+    pub async fn start(config: Config) -> Result<Self, NodeError> {
+        let (persisted, was_there) = identity::open(&config.data, config.id, &config.members)?;
+        let mut notices = Vec::new();
+        if was_there && !config.members.is_empty() && config.members != persisted.members {
+            notices.push(format!("{} knows this cluster already: --cluster is not looked at", config.data.display()));
+        }
+        let listener =
+            TcpListener::bind(config.http).await.map_err(|e| listen_error("clients", "--http", config.http, e))?;
+        let http = listener.local_addr().map_err(|e| listen_error("clients", "--http", config.http, e))?;
+
+        let me = Identity {
+            cluster: persisted.cluster.clone(),
+            node: config.id,
+            run: rand::random(),
+            policy: config.conflicts.as_str().to_owned(),
+        };
+        let faults = FaultTable::new(me.run);
+        let links = Links::bind(Arc::new(RealWire), me, config.peer, faults)
+            .await
+            .map_err(|e| listen_error("peers", "--peer", config.peer, e))?;
+        let url = config.advertise_http.clone().unwrap_or_else(|| format!("http://{http}"));
+        links.introduce(About { disk: persisted.disk, http: url });
+        let members = if persisted.members.is_empty() {
+            BTreeMap::from([(config.id, links.local_addr().to_string())])
+        } else {
+            persisted.members.clone()
+        };
+        let known = KnownDisks::new(&config.data, persisted);
+        links.guard(Box::new(move |peer, about| known.refusal(peer, about.disk)));
+
+        let (raft, gossip) = tokio::try_join!(
+            async { Ok::<_, NodeError>(raft::start(raft_config(&config, &members), links.clone()).await?) },
+            async { Ok::<_, NodeError>(gossip::start(gossip_config(&config, &members), links.clone()).await?) },
+        )?;
+        let (raft, gossip) = (Arc::new(raft), Arc::new(gossip));
+        notices.extend(raft.notice.clone());
+        let view = NodeView {
+            links: links.clone(),
+            raft: raft.clone(),
+            gossip: gossip.clone(),
+            peer: members[&config.id].clone(),
+            faults_enabled: config.faults_enabled,
+        };
+        let state = HttpState {
+            cp: raft.registry.clone(),
+            ap: gossip.registry.clone(),
+            node: config.id,
+            cluster: Arc::new(view),
+            default_mode: config.mode,
+            allow_origins: config.allowed_origins.clone(),
+            max_in_flight: config.max_in_flight,
+        };
+        let (stop_http, stopped) = oneshot::channel();
+        let router = http::router(state);
+        let serving = tokio::spawn(http::serve(listener, router, async {
+            let _ = stopped.await;
+        }));
+        let peer = links.local_addr();
+        Ok(Self { id: config.id, mode: config.mode, http, peer, notices, raft, gossip, links, stop_http, serving })
+    }
+
+    /// Where this node's clients reach it.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// What to tell the operator when the node has started.
+    pub fn greeting(&self) -> String {
+        let mut lines = self.notices.iter().map(|notice| format!("note: {notice}\n")).collect::<String>();
+        lines += &format!(
+            "node {} serves http://{} ({} unless a path says otherwise), peers at {}",
+            self.id, self.http, self.mode, self.peer
+        );
+        lines
+    }
+
+    /// Finishes what is under way and stops.
+    pub async fn stop(self) {
+        let _ = self.stop_http.send(());
+        let mut serving = self.serving;
+        if tokio::time::timeout(DRAIN_PATIENCE, &mut serving).await.is_err() {
+            serving.abort();
+            let _ = serving.await;
+        }
+        self.gossip.stop().await;
+        // Held by a request that would not end: its disk is safe all the same, it is only closed without waiting.
+        if let Some(raft) = Arc::into_inner(self.raft) {
+            raft.stop().await;
+        }
+        self.links.close();
+    }
+}
+
+fn raft_config(config: &Config, members: &BTreeMap<NodeId, String>) -> RaftConfig {
+    let mut raft = RaftConfig::new(config.id, members.clone(), config.data.clone());
+    raft.timing.election_min = config.election_timeout;
+    raft.timing.election_max = 2 * config.election_timeout;
+    raft.timing.heartbeat = config.election_timeout / 4;
+    raft.flaws = raft::Flaws {
+        local_reads: config.flaws.contains(&Flaw::LocalReads),
+        ack_before_replication: config.flaws.contains(&Flaw::AckEarly),
+    };
+    raft
+}
+
+fn gossip_config(config: &Config, members: &BTreeMap<NodeId, String>) -> GossipConfig {
+    let mut gossip = GossipConfig::new(config.id, members.clone(), config.data.clone());
+    gossip.down_after = config.down_after;
+    gossip.flaws = gossip::Flaws {
+        never_resolve: config.flaws.contains(&Flaw::NeverResolve),
+        transfer_without_context: config.flaws.contains(&Flaw::ForgetContext),
+    };
+    gossip
+}
+
+fn listen_error(what: &'static str, flag: &str, at: SocketAddr, source: io::Error) -> NodeError {
+    let mend = match source.kind() {
+        io::ErrorKind::AddrInUse => format!("another process listens there: stop it or choose another {flag}"),
+        io::ErrorKind::AddrNotAvailable => format!("this machine has no such address: choose another {flag}"),
+        io::ErrorKind::PermissionDenied => format!("that port needs more rights: choose another {flag}"),
+        _ => format!("choose another {flag}"),
+    };
+    NodeError::Listen { what, at, source, mend }
+}

@@ -1,0 +1,136 @@
+//! Several systems under one resolved schedule: the library side of `quorate compare`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::client::System;
+use super::nemesis::Course;
+use super::recorder;
+use super::report::data::{Bounds, Fact, Run, RunSet, Skipped};
+use super::runner::{self, Recorded, RunnerError};
+use super::scene::Settings;
+use super::schedule::{Plan, Schedule};
+
+/// What is to be compared.
+pub struct Comparison {
+    /// In the order of the report.
+    pub entrants: Vec<Entrant>,
+    pub skipped: Vec<Skipped>,
+    pub plan: Plan,
+    pub settings: Settings,
+    /// An existing directory. The schedule and each system's history are written there.
+    pub out: PathBuf,
+    /// The exact command that makes these runs again.
+    pub command: String,
+    /// RFC 3339 in UTC.
+    pub started_at: String,
+    /// What holds for all runs.
+    pub facts: Vec<Fact>,
+}
+
+/// A system that takes part.
+pub struct Entrant {
+    pub system: Box<dyn System>,
+    /// Whether its verdict decides the comparison's.
+    pub decides: bool,
+}
+
+/// Why there is nothing to report.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+    #[error("cannot write {}: {error}", path.display())]
+    Unwritable { path: PathBuf, error: io::Error },
+    #[error("the judgement has died: {0}")]
+    Died(tokio::task::JoinError),
+}
+
+/// Runs all, one after the other. The first one with a leader fixes the schedule and the others meet it as it was; `tell` is told
+/// system and phase as each phase begins.
+///
+/// When `stop` becomes true everything is ended at once, and nothing is left running.
+pub async fn compare(
+    comparison: Comparison,
+    stop: watch::Receiver<bool>,
+    tell: &(dyn Fn(&str, &str) + Sync),
+) -> Result<RunSet, CompareError> {
+    let mut order = (0..comparison.entrants.len()).collect::<Vec<_>>();
+    // "The leader" is looked up in the first run, so a system that has one goes first.
+    order.sort_by_key(|at| !comparison.entrants[*at].system.promises().linearizable);
+    let mut course = Course::Symbolic(comparison.plan.clone());
+    let mut runs = Vec::new();
+    for at in order {
+        let entrant = &comparison.entrants[at];
+        let name = entrant.system.name();
+        let (nodes, settings) = (comparison.plan.nodes, comparison.settings);
+        let tell_phase = |phase: &str| tell(name, phase);
+        let recorded = runner::run(&*entrant.system, &course, nodes, settings, stop.clone(), &tell_phase).await?;
+        if let Course::Symbolic(_) = course {
+            write_schedule(&comparison.out, &recorded.schedule)?;
+            course = Course::Resolved(recorded.schedule.clone());
+        }
+        write_history(&comparison.out, &recorded)?;
+        runs.push((at, run_of(entrant, &comparison.plan, recorded)));
+    }
+    runs.sort_by_key(|(at, _)| *at);
+    let schedule = match &course {
+        Course::Resolved(schedule) => json!(schedule),
+        Course::Symbolic(_) => json!(null),
+    };
+    Ok(RunSet {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        seed: comparison.plan.seed,
+        command: comparison.command,
+        started_at: comparison.started_at,
+        schedule,
+        facts: comparison.facts,
+        runs: runs.into_iter().map(|(_, run)| run).collect(),
+        skipped: comparison.skipped,
+    })
+}
+
+fn run_of(entrant: &Entrant, plan: &Plan, recorded: Recorded) -> Run {
+    let mut required = plan.slots.iter().map(|slot| slot.kind.to_string()).collect::<Vec<_>>();
+    required.sort();
+    required.dedup();
+    let mut facts =
+        vec![Fact::new("took", format!("{:.1} s, starting and stopping included", recorded.took.as_secs_f64()))];
+    facts.extend(recorded.warnings.into_iter().map(|warning| Fact::new("the referee warns", warning)));
+    Run {
+        header: recorded.header,
+        promises: entrant.system.promises(),
+        decides: entrant.decides,
+        events: recorded.events,
+        required,
+        bounds: bounds(plan),
+        facts,
+    }
+}
+
+/// In a short run the majority has less time to elect somebody, so that there is a moment left in which it is judged.
+fn bounds(plan: &Plan) -> Bounds {
+    let usual = Bounds::default();
+    let shortest = plan.slots.iter().map(|slot| slot.until_ms - slot.at_ms).min();
+    let judged = shortest.map(|ms| Duration::from_millis(ms.saturating_sub(500)));
+    Bounds { election: judged.map_or(usual.election, |judged| judged.min(usual.election)), ..usual }
+}
+
+fn write_schedule(out: &Path, schedule: &Schedule) -> Result<(), CompareError> {
+    let path = out.join("schedule.json");
+    let text = serde_json::to_string_pretty(schedule).expect("numbers and fixed words are JSON");
+    fs::write(&path, text + "\n").map_err(|error| CompareError::Unwritable { path, error })
+}
+
+fn write_history(out: &Path, recorded: &Recorded) -> Result<(), CompareError> {
+    let dir = out.join(&recorded.header.system);
+    let path = dir.join("history.ndjson");
+    fs::create_dir_all(&dir)
+        .and_then(|()| recorder::write(&path, &recorded.header, &recorded.events))
+        .map_err(|error| CompareError::Unwritable { path, error })
+}

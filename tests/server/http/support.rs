@@ -1,0 +1,248 @@
+//! Registries in memory, and a server before them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use quorate::cluster::{
+    ApStatus, Cluster, ClusterStatus, ConflictRecord, Contender, Faults, NodeStatus, PeerState, Probe, Role,
+};
+use quorate::http::{HttpState, MAX_IN_FLIGHT_DEFAULT, router, serve};
+use quorate::model::command::{Action, Command};
+use quorate::model::ident::{Mode, NodeId, Revision};
+use quorate::model::outcome::Outcome;
+use quorate::model::query::{Answer, Query};
+use quorate::model::table::Table;
+use quorate::model::time::UnixMillis;
+use quorate::registry::{CommandCall, CommandFailure, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// One machine's registry: a table behind a lock, and a clock that stands still.
+#[derive(Default)]
+pub struct Reference {
+    table: Mutex<Table>,
+}
+
+#[async_trait]
+impl Registry for Reference {
+    fn mode(&self) -> Mode {
+        Mode::Cp
+    }
+
+    async fn execute(&self, action: Action, _: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
+        let mut table = self.table.lock().unwrap();
+        let value = table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) });
+        Ok(Reply { value, revision: Revision::Cp(table.revision()), provenance: Provenance::default() })
+    }
+
+    async fn query(&self, query: Query, call: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {
+        let table = self.table.lock().unwrap();
+        let revision = Revision::Cp(table.revision());
+        match &call.min_revision {
+            Some(Revision::Cp(least)) if *least > table.revision() => {
+                Err(QueryFailure(Reason::Behind { applied: revision }))
+            }
+            Some(_) | None => Ok(Reply { value: table.query(&query), revision, provenance: Provenance::default() }),
+        }
+    }
+
+    async fn ready(&self, _: Instant) -> Result<(), Reason> {
+        Ok(())
+    }
+}
+
+/// Says what it was told to say, and remembers what it was asked.
+pub struct Scripted {
+    pub mode: Mode,
+    pub outcome: Mutex<Result<Reply<Outcome>, CommandFailure>>,
+    pub answer: Mutex<Result<Reply<Answer>, QueryFailure>>,
+    pub asked: Mutex<Option<Asked>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Command(Action),
+    Query(Query),
+}
+
+impl Scripted {
+    pub fn new(mode: Mode) -> Arc<Self> {
+        Arc::new(Self {
+            mode,
+            outcome: Mutex::new(Err(CommandFailure::NotApplied(Reason::Starting))),
+            answer: Mutex::new(Err(QueryFailure(Reason::Starting))),
+            asked: Mutex::new(None),
+        })
+    }
+}
+
+#[async_trait]
+impl Registry for Scripted {
+    fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    async fn execute(&self, action: Action, _: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
+        *self.asked.lock().unwrap() = Some(Asked::Command(action));
+        self.outcome.lock().unwrap().clone()
+    }
+
+    async fn query(&self, query: Query, _: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {
+        *self.asked.lock().unwrap() = Some(Asked::Query(query));
+        self.answer.lock().unwrap().clone()
+    }
+
+    async fn ready(&self, _: Instant) -> Result<(), Reason> {
+        match &*self.answer.lock().unwrap() {
+            Ok(_) => Ok(()),
+            Err(QueryFailure(reason)) => Err(reason.clone()),
+        }
+    }
+}
+
+/// Never answers, whatever the deadline.
+pub struct Silent(pub Mode);
+
+#[async_trait]
+impl Registry for Silent {
+    fn mode(&self) -> Mode {
+        self.0
+    }
+
+    async fn execute(&self, _: Action, _: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
+        std::future::pending().await
+    }
+
+    async fn query(&self, _: Query, _: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {
+        std::future::pending().await
+    }
+
+    async fn ready(&self, _: Instant) -> Result<(), Reason> {
+        std::future::pending().await
+    }
+}
+
+/// Three nodes of which the second leads, two conflicts, and faults that can be set.
+pub struct Still {
+    pub faults: Option<Mutex<Faults>>,
+    acknowledged: Mutex<Vec<String>>,
+}
+
+impl Still {
+    pub fn new(faults_enabled: bool) -> Self {
+        Self { faults: faults_enabled.then(Mutex::default), acknowledged: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl Cluster for Still {
+    fn status(&self) -> ClusterStatus {
+        let node = |id: NodeId| NodeStatus {
+            id,
+            peer: format!("127.0.0.1:750{id}"),
+            http: (id != 3).then(|| format!("http://127.0.0.1:740{id}")),
+            role: if id == 2 { Role::Leader } else { Role::Voter },
+            state: if id == 1 { PeerState::Me } else { PeerState::Alive },
+            refused: None,
+        };
+        ClusterStatus {
+            cluster: "still".to_owned(),
+            node: 1,
+            version: "0".to_owned(),
+            leader: Some(2),
+            term: 3,
+            applied: 4,
+            committed: 5,
+            ap: ApStatus::default(),
+            nodes: vec![node(1), node(2), node(3)],
+        }
+    }
+
+    fn conflicts(&self, after: Option<&str>, limit: usize) -> Vec<ConflictRecord> {
+        let acknowledged = self.acknowledged.lock().unwrap();
+        let contender =
+            |owner: &str, node| Contender { owner: owner.parse().unwrap(), token: format!("{node}.1"), node };
+        ["c1", "c2"]
+            .into_iter()
+            .filter(|id| after.is_none_or(|after| *id > after))
+            .map(|id| ConflictRecord {
+                id: id.to_owned(),
+                name: "billing".parse().unwrap(),
+                loser: contender("b2", 2),
+                winner: contender("a1", 1),
+                at: UnixMillis(1_600_000_000_000),
+                acknowledged: acknowledged.iter().any(|known| known == id),
+            })
+            .take(limit)
+            .collect()
+    }
+
+    fn acknowledge_conflict(&self, id: &str) -> bool {
+        let known = matches!(id, "c1" | "c2");
+        if known {
+            self.acknowledged.lock().unwrap().push(id.to_owned());
+        }
+        known
+    }
+
+    fn faults(&self) -> Option<Faults> {
+        self.faults.as_ref().map(|faults| faults.lock().unwrap().clone())
+    }
+
+    fn set_faults(&self, faults: Faults) -> bool {
+        match &self.faults {
+            Some(inner) => {
+                *inner.lock().unwrap() = faults;
+                true
+            }
+            None => false,
+        }
+    }
+
+    async fn probe(&self, _: Instant) -> BTreeMap<NodeId, Probe> {
+        BTreeMap::from([(2, Probe { tcp: true, udp: false })])
+    }
+}
+
+/// A server on a port of its own, stopped when dropped.
+pub struct Server {
+    pub addr: SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Server {
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    pub async fn start(state: HttpState) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(serve(listener, router(state), async {
+            let _ = stopped.await;
+        }));
+        Self { addr, _stop: stop }
+    }
+}
+
+/// Both registries before a still cluster with faults.
+pub fn state(cp: Arc<dyn Registry>, ap: Arc<dyn Registry>) -> HttpState {
+    HttpState {
+        node: 1,
+        cp,
+        ap,
+        cluster: Arc::new(Still::new(true)),
+        default_mode: Mode::Cp,
+        allow_origins: vec!["https://console.example".to_owned()],
+        max_in_flight: MAX_IN_FLIGHT_DEFAULT,
+    }
+}
+
+/// An in-memory `cp`, and an `ap` that says that it starts.
+pub fn reference() -> HttpState {
+    state(Arc::new(Reference::default()), Scripted::new(Mode::Ap))
+}
