@@ -118,7 +118,7 @@ where
     if history.is_empty() {
         return Verdict::Unknown("there are no calls to check".to_owned());
     }
-    let mut parts: BTreeMap<K, (Vec<usize>, Vec<&Call<S::Op, S::Ret>>)> = BTreeMap::new();
+    let mut parts: BTreeMap<K, Part<'h, S>> = BTreeMap::new();
     for (index, item) in history.iter().enumerate() {
         let (key, call) = split(item);
         let part = parts.entry(key).or_default();
@@ -144,6 +144,9 @@ where
         .collect();
     worst(verdicts)
 }
+
+/// One object's calls, and where they stand in the whole history.
+type Part<'h, S> = (Vec<usize>, Vec<&'h Call<<S as Spec>::Op, <S as Spec>::Ret>>);
 
 /// One verdict for all parts: a violation over unknown over linearizable; of violations the earliest.
 pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Verdict {
