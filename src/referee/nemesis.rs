@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::client::Reach;
 use super::history::{FaultEvent, Installed, What};
 use super::observer::at_all;
 use super::scene::Scene;
@@ -15,9 +16,9 @@ use super::schedule::{Fault, FaultKind, Plan, Schedule};
 const LEADER_BEFORE: Duration = Duration::from_millis(100);
 const LEADER_AFTER: Duration = Duration::from_millis(1_000);
 /// How long a node may take to try its links.
-const PROBE_MAX: Duration = Duration::from_millis(400);
-/// How long links may take to become as they are meant to be.
-const PROBE_FOR: Duration = Duration::from_millis(1_000);
+const PROBE_MAX: Duration = Duration::from_millis(700);
+/// How long links may take to become as they are meant to be. After a heal nodes may be busy with what they have to tell each other.
+const PROBE_FOR: Duration = Duration::from_millis(1_500);
 /// How long a heal is tried for before the run is given up.
 const HEAL_FOR: Duration = Duration::from_secs(5);
 /// How long a fault may take to be put in force.
@@ -157,8 +158,10 @@ async fn begin(scene: &Arc<Scene>, fault: &Fault) -> Result<(), NemesisError> {
     note(scene, fault, true, Installed::Installed, "");
     let situation = scene.situation().clone();
     scene.contest().began(fault, &situation, scene.now());
-    if fault.kind.cuts() && !probe(scene).await {
-        note(scene, fault, true, Installed::Indeterminate, "some links are not as they were meant to be");
+    if fault.kind.cuts()
+        && let Err(unlike) = probe(scene).await
+    {
+        note(scene, fault, true, Installed::Indeterminate, &unlike);
     }
     Ok(())
 }
@@ -177,8 +180,10 @@ async fn end(scene: &Arc<Scene>, fault: &Fault) -> Result<(), NemesisError> {
     }
     note(scene, fault, false, Installed::Installed, "");
     scene.contest().ended(fault, scene.now());
-    if fault.kind.cuts() && !probe(scene).await {
-        note(scene, fault, false, Installed::Indeterminate, "some links are not as they were meant to be");
+    if fault.kind.cuts()
+        && let Err(unlike) = probe(scene).await
+    {
+        note(scene, fault, false, Installed::Indeterminate, &unlike);
     }
     Ok(())
 }
@@ -217,26 +222,33 @@ async fn restart(scene: &Arc<Scene>, nodes: &[u64]) -> Result<(), NemesisError> 
     tasks.join_all().await.into_iter().collect()
 }
 
-/// Every node that is up tries its links, until they are as they are meant to be or time is up. Whether they are.
-async fn probe(scene: &Arc<Scene>) -> bool {
+/// Every node that is up tries its links, until they are as they are meant to be or time is up. The error says which are not.
+async fn probe(scene: &Arc<Scene>) -> Result<(), String> {
     let end = Instant::now() + PROBE_FOR;
     loop {
         let answers =
             at_all(scene, |scene, node| async move { scene.running.reached(node, Instant::now() + PROBE_MAX).await })
                 .await;
         let situation = scene.situation().clone();
-        let right = answers.iter().all(|(node, reach)| match reach {
-            Ok(reach) => reach.partly.is_empty() && reach.fully == situation.reach(*node),
-            Err(_) => false,
+        let unlike = answers.iter().filter_map(|(node, reach)| {
+            let wanted = situation.reach(*node);
+            match reach {
+                Ok(reach) if reach.partly.is_empty() && reach.fully == wanted => None,
+                Ok(Reach { fully, partly }) => {
+                    Some(format!("node {node} reaches {fully:?} fully and {partly:?} in part, not {wanted:?}"))
+                }
+                Err(why) => Some(format!("node {node} did not try its links: {why:#}")),
+            }
         });
-        if right || Instant::now() >= end {
+        let unlike = unlike.collect::<Vec<_>>();
+        if unlike.is_empty() || Instant::now() >= end {
             let reached = answers.into_iter().filter_map(|(node, reach)| {
                 let reach = reach.ok()?;
                 Some((node, reach.fully.union(&reach.partly).copied().collect()))
             });
             let reached = reached.collect::<BTreeMap<_, _>>();
-            scene.recorder.nemesis(What::Probe { reached, as_intended: right });
-            return right;
+            scene.recorder.nemesis(What::Probe { reached, as_intended: unlike.is_empty() });
+            return if unlike.is_empty() { Ok(()) } else { Err(unlike.join("; ")) };
         }
         sleep(Duration::from_millis(50)).await;
     }

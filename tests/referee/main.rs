@@ -2,6 +2,7 @@
 
 mod analysis;
 mod checker;
+mod comparison;
 mod corpus;
 mod filed;
 mod logs;

@@ -31,6 +31,8 @@ pub struct Ending<'a> {
     pub owner: Option<&'a str>,
     /// None: whatever stood there.
     pub token: Option<&'a str>,
+    /// It ended all grants of that owner that its node knew, whichever token it came with.
+    pub all_of_owner: bool,
     pub node: Option<NodeId>,
     pub op: usize,
     pub invoked: u64,
@@ -42,7 +44,7 @@ impl Ending<'_> {
     fn may_end(&self, grant: &Grant) -> bool {
         // An ending that was answered before the grant was asked for cannot be about it.
         self.owner.is_none_or(|owner| owner == grant.owner)
-            && self.token.is_none_or(|token| token == grant.token)
+            && (self.all_of_owner || self.token.is_none_or(|token| token == grant.token))
             && self.acked.is_none_or(|acked| acked >= grant.invoked)
     }
 }
@@ -150,7 +152,8 @@ pub fn names<'a>(ops: &[Op<'a>]) -> Grants<'a> {
     grants.sort()
 }
 
-pub fn groups<'a>(ops: &[Op<'a>]) -> Grants<'a> {
+/// Without consensus, grants of one member stand side by side, and leaving with the token of any ends all (A7).
+pub fn groups<'a>(ops: &[Op<'a>], linearizable: bool) -> Grants<'a> {
     let mut grants = Grants::default();
     for (at, op) in ops.iter().enumerate().filter(|(_, op)| op.possible()) {
         match op.what {
@@ -167,7 +170,8 @@ pub fn groups<'a>(ops: &[Op<'a>]) -> Grants<'a> {
                 }
             },
             What::Leave { group, member, token, result } => {
-                grants.end(ending(op, at, group, Some(member), token.as_deref()), result.as_ref());
+                let ending = ending(op, at, group, Some(member), token.as_deref());
+                grants.end(Ending { all_of_owner: !linearizable, ..ending }, result.as_ref());
             }
             _ => {}
         }
@@ -188,5 +192,5 @@ fn grant<'a>(
 }
 
 fn ending<'a>(op: &Op<'a>, at: usize, key: &'a str, owner: Option<&'a str>, token: Option<&'a str>) -> Ending<'a> {
-    Ending { key, owner, token, node: op.node, op: at, invoked: op.invoked, acked: op.acked() }
+    Ending { key, owner, token, all_of_owner: false, node: op.node, op: at, invoked: op.invoked, acked: op.acked() }
 }

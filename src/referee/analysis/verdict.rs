@@ -89,7 +89,7 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
     }
     add("all-answer", "Every node that is up answers", promises.available, all_answer(story, found));
     add("agreement", "All nodes agree after the heal", promises.converges, agreement(story, found));
-    // With one owner at any time there is nobody to lose.
+    // With consensus no grant ever loses to another.
     if promises.converges && !promises.linearizable && cuts {
         add("one-record-per-loser", "One conflict record for each loser", true, one_record(story, found));
     }
