@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::model::ident::NodeId;
 use crate::model::query::Query;
 
 use super::context::Context;
@@ -33,6 +34,8 @@ pub enum Message {
     Preparing { id: u64 },
     /// A piece of an encoded [`State`], because the kept log is too short.
     Piece { id: u64, number: u32, of: u32, bytes: Bytes, hlc: u64 },
+    /// Passed on by the receiver from `from` to `to`, which do not get through to each other.
+    Relay { from: NodeId, to: NodeId, message: Box<Message> },
     /// Asks for all that stands under the keys of a question, with the context.
     Ask { id: u64, query: Query },
     /// `upto`: keys after this one are left out; none: nothing is left out.
@@ -52,6 +55,7 @@ impl Message {
             Message::Push { .. } | Message::Covered { .. } | Message::Ask { .. } | Message::Told { .. } => {
                 Lane::Operations
             }
+            Message::Relay { message, .. } => message.lane(),
             Message::Compare { .. }
             | Message::Vector { .. }
             | Message::Pull { .. }

@@ -59,6 +59,7 @@ fn what_ap_does_not_promise_is_shown_and_is_no_failure() {
     let mut log = Log::default();
     log.ok(0, 1, Whole, 0.0, 5.0, register("x", "a", "1"));
     log.ok(1, 2, Whole, 10.0, 15.0, whereis("x", None));
+    all_show(&mut log, 5_000.0, &[("x", "a", "1")]);
     let found = ap(log);
     let promise = found.promises.iter().find(|promise| promise.id == "linearizable-names").expect("it is there");
     assert_eq!((promise.verdict, promise.promised), (Violated, false));

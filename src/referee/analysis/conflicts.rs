@@ -85,10 +85,10 @@ pub fn find(story: &Story) -> Conflicts {
 fn judge_losers(story: &Story, by_loser: &BTreeMap<(&str, &str), BTreeSet<&str>>, found: &mut Conflicts) {
     let mut contested = BTreeSet::new();
     for grant in story.names.all().filter(|grant| story.names.may_end_at(grant).is_none()) {
-        if !has_lost(story, grant) {
+        let recorded = by_loser.contains_key(&(grant.key, grant.token));
+        if !recorded && !has_lost(story, grant) {
             continue;
         }
-        let recorded = by_loser.contains_key(&(grant.key, grant.token));
         if !recorded && at_risk_from(story, grant).is_some() {
             found.at_risk += 1;
             continue;

@@ -4,10 +4,11 @@
 //! for a while before the oldest of the views compared: what still differs then is no matter of milliseconds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::faults::{Span, ms, ns};
+use super::faults::{Fault, Span, ms, ns};
 use super::ops::Key;
 use super::story::Story;
 use super::views::Seen;
@@ -36,6 +37,8 @@ pub struct Heal {
     pub at_ms: f64,
     /// From the heal until all nodes agreed and stayed so; None: they did not.
     pub agreed_after_ms: Option<f64>,
+    /// From the heal until they were last seen to differ; None: they never were.
+    pub differed_until_ms: Option<f64>,
     /// From the heal until the next fault or the end of the run.
     pub watched_ms: f64,
     /// Comparisons of views of all nodes, all taken after the heal.
@@ -69,7 +72,7 @@ pub fn find(story: &Story) -> Convergence {
     for fault in story.faults.felt() {
         let Some(end) = fault.end else { continue };
         let healed = end.to;
-        let still = |other: &&super::faults::Fault| other.id != fault.id && other.felt(story.run_end()).from <= healed;
+        let still = |other: &&Fault| other.id != fault.id && other.felt(story.run_end()).from <= healed;
         if story.faults.felt().filter(still).any(|other| other.felt(story.run_end()).to > healed) {
             continue;
         }
@@ -86,6 +89,7 @@ pub fn find(story: &Story) -> Convergence {
             fault: fault.id,
             kind: fault.kind.clone(),
             at_ms: ms(healed),
+            differed_until_ms: after.iter().rfind(|r| !r.differing.is_empty()).map(|r| ms(r.span.to - healed)),
             agreed_after_ms: agreed_from.map(|round| ms(round.span.to - healed)),
             watched_ms: ms(until - healed),
             comparisons: after.len(),
@@ -112,17 +116,8 @@ type Writes<'a> = HashMap<Key<'a>, Vec<Span>>;
 
 fn writes<'a>(story: &Story<'a>) -> Writes<'a> {
     let mut writes: Writes = HashMap::new();
-    for op in story.ops.iter().filter(|op| op.writes() && op.possible()) {
-        let span = Span { from: op.invoked, to: op.ended.unwrap_or(op.invoked) };
-        let key = match op.what {
-            crate::referee::history::What::Register { name, .. }
-            | crate::referee::history::What::Unregister { name, .. } => Key::Name(name),
-            crate::referee::history::What::Join { group, .. } | crate::referee::history::What::Leave { group, .. } => {
-                Key::Group(group)
-            }
-            _ => continue,
-        };
-        writes.entry(key).or_default().push(span);
+    for op in story.ops.iter().filter(|op| op.changes()) {
+        writes.entry(op.key()).or_default().push(Span { from: op.invoked, to: op.ended.unwrap_or(op.invoked) });
     }
     writes
 }
@@ -197,13 +192,9 @@ impl Convergence {
         self.heals.iter().filter_map(|heal| heal.agreed_after_ms).max_by(f64::total_cmp)
     }
 
-    /// Heals after which the nodes were watched for longer than `bound` and did not agree within it.
-    pub fn failures(&self, bound: std::time::Duration) -> Vec<&Heal> {
+    /// Heals after which nodes were seen to differ later than `bound`.
+    pub fn failures(&self, bound: Duration) -> Vec<&Heal> {
         let bound_ms = ms(ns(bound));
-        self.heals
-            .iter()
-            .filter(|heal| heal.comparisons > 0 && heal.watched_ms > bound_ms)
-            .filter(|heal| heal.agreed_after_ms.is_none_or(|after| after > bound_ms))
-            .collect()
+        self.heals.iter().filter(|heal| heal.differed_until_ms.is_some_and(|until| until > bound_ms)).collect()
     }
 }

@@ -45,7 +45,7 @@ pub fn find(story: &Story) -> Duplicates {
     let mut names: BTreeSet<&str> = story.names.keys().collect();
     names.extend(story.views.iter().flat_map(|seen| seen.view.names.keys().map(String::as_str)));
     let list: Vec<Duplicate> = names.into_iter().flat_map(|name| of_name(story, name)).collect();
-    let seconds: f64 = list.iter().map(|found| (found.to_ms - found.from_ms) / 1e3).sum();
+    let seconds = list.iter().fold(0.0, |sum, found| sum + (found.to_ms - found.from_ms) / 1e3);
     let names = list.iter().map(|found| found.name.as_str()).collect::<BTreeSet<_>>().len();
     Duplicates { seconds: (seconds * 1e3).round() / 1e3, names, list }
 }
@@ -99,13 +99,14 @@ fn merge(name: &str, mut found: Vec<(Span, BTreeSet<String>, bool)>) -> Vec<Dupl
 /// system had visibly taken it away.
 pub fn hold_of(story: &Story, grant: &Grant) -> Span {
     let mut span = story.names.surely_held(grant, story.run_end());
-    if !story.linearizable() {
+    let taken_away = story.is_recorded_loser(grant) || story.names.may_end_at(grant).is_none();
+    if !story.linearizable() && taken_away {
         let told = story
             .told
             .iter()
             .filter(|told| told.records.iter().any(|record| record.name == grant.key && record.loser.1 == grant.token));
-        let taken_away = told.map(|told| told.at).min().into_iter().chain(withdrawn_at(story, grant)).min();
-        span.to = span.to.min(taken_away.unwrap_or(u64::MAX));
+        let known = told.map(|told| told.at).min().into_iter().chain(withdrawn_at(story, grant)).min();
+        span.to = span.to.min(known.unwrap_or(u64::MAX)).max(span.from);
     }
     span
 }

@@ -49,7 +49,8 @@ pub fn find(story: &Story) -> Losses {
 }
 
 fn lost_name(story: &Story, grant: &Grant, losses: &mut Losses) {
-    if story.names.may_end_at(grant).is_some() {
+    // `conflicts` judges what lost a conflict.
+    if story.names.may_end_at(grant).is_some() || (!story.linearizable() && story.is_recorded_loser(grant)) {
         return;
     }
     let words = story.last_words(grant.key);

@@ -78,7 +78,7 @@ pub fn pair(events: &[Event]) -> Vec<Op<'_>> {
     ops
 }
 
-impl Op<'_> {
+impl<'a> Op<'a> {
     /// When it was acknowledged; None: it was not.
     pub fn acked(&self) -> Option<u64> {
         self.ended.filter(|_| self.outcome == Outcome::Ok)
@@ -105,8 +105,25 @@ impl Op<'_> {
         }
     }
 
+    /// It changed something, or may have: a refusal changes nothing, and neither does asking for what is the case already.
+    pub fn changes(&self) -> bool {
+        let ended = |result: &Option<Unregistered>| matches!(result, None | Some(Unregistered::Now));
+        self.possible()
+            && match self.what {
+                What::Register { result, .. } => matches!(result, None | Some(Registered::Granted { .. })),
+                What::Join { result, .. } => result.as_ref().is_none_or(|joined| joined.new),
+                What::Unregister { result, .. } | What::Leave { result, .. } => ended(result),
+                What::Whereis { .. }
+                | What::Members { .. }
+                | What::Fault(_)
+                | What::Probe { .. }
+                | What::View(_)
+                | What::Conflicts { .. } => false,
+            }
+    }
+
     /// What it is about: a name or a group.
-    pub fn key(&self) -> Key<'_> {
+    pub fn key(&self) -> Key<'a> {
         match self.what {
             What::Register { name, .. } | What::Unregister { name, .. } | What::Whereis { name, .. } => Key::Name(name),
             What::Join { group, .. } | What::Leave { group, .. } | What::Members { group, .. } => Key::Group(group),

@@ -93,8 +93,10 @@ fn shown(story: &Story, name: &str, token: &str, read: &Op) -> Option<Superseded
     let bare = story.names.endings(name).iter().filter(|end| ended_whatever_stood(story, end, grant));
     let bare = bare.filter_map(|end| Some((end.acked?, end.op)));
     let successors = story.names.of(name).iter().filter(|next| {
-        next.fresh && next.owner != grant.owner && next.invoked >= grant.acked && !lost_conflict(story, next)
+        next.fresh && next.owner != grant.owner && next.invoked >= grant.acked && !story.is_recorded_loser(next)
     });
+    // Without consensus the successor may have come and gone on the other side of a cut.
+    let successors = successors.filter(|next| story.names.may_end_at(next).is_none_or(|at| at > read.invoked));
     let successors = successors.map(|next| (next.acked, next.op));
     ends.chain(bare).chain(successors).filter(|(since, _)| *since < read.invoked).min()
 }
@@ -102,13 +104,6 @@ fn shown(story: &Story, name: &str, token: &str, read: &Op) -> Option<Superseded
 fn ended_whatever_stood(story: &Story, end: &Ending, grant: &Grant) -> bool {
     // Without consensus an ending without a token ends what its node knew; at the grant's own node that is sure.
     end.token.is_none() && grant.acked <= end.invoked && (story.linearizable() || end.node == grant.node)
-}
-
-fn lost_conflict(story: &Story, grant: &Grant) -> bool {
-    story
-        .told
-        .iter()
-        .any(|told| told.records.iter().any(|record| record.name == grant.key && record.loser.1 == grant.token))
 }
 
 /// A grant had been acknowledged before the read began, nobody can have ended it before the read was over, and it is not shown.
@@ -125,7 +120,7 @@ fn missed(
         .iter()
         .filter(|grant| owner.is_none_or(|owner| owner == grant.owner) && grant.acked < read.invoked)
         .filter(|grant| grants.may_end_at(grant).is_none_or(|at| at > read_ended))
-        .filter(|grant| owner.is_some() || !lost_conflict(story, grant))
+        .filter(|grant| owner.is_some() || !story.is_recorded_loser(grant))
         .map(|grant| (grant.acked, grant.op))
         .min()
 }

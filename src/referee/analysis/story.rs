@@ -41,14 +41,9 @@ impl<'a> Story<'a> {
         let names = grants::names(&ops);
         let groups = grants::groups(&ops, run.promises.linearizable);
         let mut last_write = BTreeMap::new();
-        for op in ops.iter().filter(|op| op.writes() && op.possible()) {
-            let key = match op.what {
-                What::Register { name, .. } | What::Unregister { name, .. } => Key::Name(name),
-                What::Join { group, .. } | What::Leave { group, .. } => Key::Group(group),
-                _ => continue,
-            };
+        for op in ops.iter().filter(|op| op.changes()) {
             let at = op.ended.unwrap_or(op.invoked);
-            let last = last_write.entry(key).or_insert(at);
+            let last = last_write.entry(op.key()).or_insert(at);
             *last = at.max(*last);
         }
         Self { run, ops, faults, views, told, names, groups, last_write }
@@ -117,5 +112,12 @@ impl<'a> Story<'a> {
 
     pub fn grant(&self, name: &str, token: &str) -> Option<&Grant<'a>> {
         self.names.of(name).iter().find(|grant| grant.token == token)
+    }
+
+    /// Whether some node told a record of its loss.
+    pub fn is_recorded_loser(&self, grant: &Grant) -> bool {
+        self.told
+            .iter()
+            .any(|told| told.records.iter().any(|record| record.name == grant.key && record.loser.1 == grant.token))
     }
 }

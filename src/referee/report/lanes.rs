@@ -9,7 +9,6 @@ use crate::referee::analysis::Findings;
 use crate::referee::analysis::duplicates::hold_of;
 use crate::referee::analysis::faults::ms;
 use crate::referee::analysis::story::Story;
-use crate::referee::history::What;
 
 /// Names that a page can hold, the most telling first.
 const NAMES_MAX: usize = 60;
@@ -51,7 +50,7 @@ struct GrantBar {
     until: f64,
     token: String,
     node: Option<NodeId>,
-    /// Why it ended: `given up`, `lost`, or nothing: the run did.
+    /// Why it ended: `given up`, `lost` to another, `gone` from all nodes, or nothing: the run did.
     end: &'static str,
 }
 
@@ -84,14 +83,12 @@ pub(super) fn all(story: &Story, found: &Findings, wanted: &[String]) -> Vec<Nam
 pub(super) fn choose(stories: &[(Story, &Findings)]) -> Vec<String> {
     let mut interest: BTreeMap<&str, f64> = BTreeMap::new();
     for (story, found) in stories {
-        for op in &story.ops {
-            if let What::Register { name, .. } = op.what {
-                // Few registrations make a picture that can be read; very many make noise.
-                *interest.entry(name).or_default() += 0.001;
-            }
+        // Few grants make a picture that can be read; very many make noise.
+        for grant in story.names.all() {
+            *interest.entry(grant.key).or_default() -= 3.0;
         }
         for duplicate in &found.duplicates.list {
-            *interest.entry(&duplicate.name).or_default() += 1.0 + (duplicate.to_ms - duplicate.from_ms) / 1e3;
+            *interest.entry(&duplicate.name).or_default() += (duplicate.to_ms - duplicate.from_ms) / 200.0;
         }
         for name in &found.conflicts.contested {
             *interest.entry(name).or_default() += 100.0;
@@ -161,9 +158,10 @@ fn owner_lanes(story: &Story, name: &str) -> Vec<OwnerLane> {
         let hold = hold_of(story, grant);
         let given_up = story.names.may_end_at(grant);
         let end = match given_up {
-            Some(at) if at <= hold.to => "given up",
-            _ if hold.to < story.run_end() => "lost",
-            _ => "",
+            _ if story.is_recorded_loser(grant) && hold.to < story.run_end() => "lost",
+            Some(_) => "given up",
+            None if hold.to < story.run_end() => "gone",
+            None => "",
         };
         let bar = GrantBar {
             asked: ms(grant.invoked),

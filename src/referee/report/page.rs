@@ -167,7 +167,9 @@ fn availability(found: &Findings) -> Vec<[[usize; 3]; 3]> {
 fn anomalies(run: &Run, found: &Findings) -> Vec<Anomaly> {
     let keeps = run.promises.linearizable || run.promises.converges;
     let mut list = Vec::new();
-    for dup in found.duplicates.list.iter().take(ANOMALIES_MAX) {
+    let mut duplicates: Vec<_> = found.duplicates.list.iter().collect();
+    duplicates.sort_by(|a, b| (b.to_ms - b.from_ms).total_cmp(&(a.to_ms - a.from_ms)));
+    for dup in duplicates.into_iter().take(ANOMALIES_MAX) {
         let owners = dup.owners.iter().cloned().collect::<Vec<_>>().join(" and ");
         let witness = match (dup.seen_by_clients, dup.seen_by_nodes) {
             (true, true) => "both had been told so, and nodes showed both",
@@ -179,7 +181,7 @@ fn anomalies(run: &Run, found: &Findings) -> Vec<Anomaly> {
             key: dup.name.clone(),
             from: dup.from_ms,
             to: dup.to_ms,
-            text: format!("{owners} for {:.1} s: {witness}", (dup.to_ms - dup.from_ms) / 1e3),
+            text: format!("{owners} for {:.0} ms: {witness}", dup.to_ms - dup.from_ms),
             broken: run.promises.linearizable,
         });
     }

@@ -39,11 +39,14 @@ function faultsPanel() {
         const kind = fault.state !== "installed" ? fault.state : fault.nodes.length ? "stop" : "cut";
         const g = draw(c.area, "g", { class: `fault ${kind}` });
         draw(g, "rect", { x: from, y, width: Math.max(2, to - from), height: 38, rx: 5 });
-        const room = to - Math.max(0, from) - 14;
-        const sides = parts(fault, system.nodes);
-        const small = fault.cut.length && sides ? sides.join(" | ") : fault.detail;
-        draw(g, "text", { x: Math.max(0, from) + 7, y: y + 16 }, fitting(faultTitle(fault), room, 7));
-        draw(g, "text", { x: Math.max(0, from) + 7, y: y + 31, class: "small" }, fitting(small, room, 6.2));
+        if (kind === "stop") draw(g, "rect", { class: "hatch", x: from, y, width: Math.max(2, to - from), height: 38, rx: 5 });
+        const left = Math.max(0, from) + 7;
+        const room = to - left - 5;
+        const sides = fault.cut.length ? parts(fault, system.nodes) : null;
+        const state = fault.state === "installed" ? "" : ` (${fault.state})`;
+        const small = fault.nodes.length ? `node ${fault.nodes.join(", ")}` : sides ? sides.join(" | ") : fault.detail;
+        draw(g, "text", { x: left, y: y + 16 }, fitting(fault.kind + state, room, 6.6));
+        draw(g, "text", { x: left, y: y + 31, class: "small" }, fitting(small, room, 6));
       }
     };
     const tell = (t) => system.faults.filter((f) => f.from_ms <= t && t <= (f.to_ms ?? data.end)).flatMap((f) => {
@@ -150,11 +153,14 @@ function divergencePanel() {
       const [first, last] = [system.divergence[0][0], system.divergence[system.divergence.length - 1][0]];
       draw(c.area, "path", { class: "views-area", d: `${path}L${c.x(last)} ${y(1)}L${c.x(first)} ${y(1)}Z` });
       draw(c.area, "path", { class: "views", d: path });
+      let free = -1e9;
       for (const [at, after] of system.heals) {
         if (after === null) continue;
         const x = c.x(at + after);
         draw(c.area, "path", { class: "agreed", d: `M${x} ${y(1) - 6}l6 6l-6 6l-6 -6Z` });
-        draw(c.area, "text", { class: "agreed-text", x: x + 9, y: y(1) - 7 }, `agree ${duration(after)} after the heal`);
+        if (x < free) continue;
+        draw(c.area, "text", { class: "agreed-text", x: x + 9, y: y(1) - 6 }, duration(after));
+        free = x + 60;
       }
     };
     const tell = (t) => {

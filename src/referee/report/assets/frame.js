@@ -10,7 +10,7 @@ const view = { from: 0, to: data.end, name: null };
 const charts = [];
 
 /** Left of the plot lie the labels of lanes and axes; the same width everywhere, or the axes would not line up. */
-const margins = () => ({ left: window.innerWidth < 720 ? 58 : 92, right: 10 });
+const margins = () => ({ left: window.innerWidth < 720 ? 58 : 84, right: 10 });
 
 function node(tag, attributes, ...children) {
   const made = document.createElement(tag);

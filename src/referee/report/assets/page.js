@@ -16,7 +16,7 @@ function verdicts() {
     el("verdicts").append(node("article", { class: `card ${system.verdict}` }, title, node("p", {}, system.summary), note));
   }
   for (const skipped of data.skipped) {
-    el("verdicts").append(node("article", { class: "card" }, node("h3", {}, skipped.system, node("small", {}, "skipped")), node("p", {}, skipped.why)));
+    el("skipped").append(node("p", { class: "skipped" }, node("b", {}, skipped.system), ` was skipped: ${skipped.why}`));
   }
 }
 

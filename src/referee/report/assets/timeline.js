@@ -54,6 +54,7 @@ function paintLanes(c, system, lanes, ownersTop) {
     draw(c.area, "text", { x: 8, y: ownersTop + 16 }, "nobody registered this name here, or the page has no room for it");
     return;
   }
+  paintDouble(c, lanes);
   lanes.nodes.forEach((segments, at) => segments.forEach((segment) => bar(c, lane(at) + 2, LANE - 4, ...segment)));
   lanes.owners.forEach((of, at) => {
     const y = ownersTop + at * (LANE + GAP);
@@ -63,7 +64,7 @@ function paintLanes(c, system, lanes, ownersTop) {
     for (const grant of of.grants) paintGrant(c, y, of.owner, grant);
   });
   if (lanes.more_owners) draw(c.all, "text", { class: "legend-text", x: c.left + c.width, y: ownersTop - 11, "text-anchor": "end" }, `and ${many(lanes.more_owners, "owner")} more`);
-  paintDouble(c, lanes);
+  frameDouble(c, lanes);
   paintResolutions(c, lanes, ownersTop);
 }
 
@@ -82,23 +83,35 @@ function paintGrant(c, y, owner, grant) {
   const [asked, acked, until] = [grant.asked, grant.acked, grant.until].map(c.x);
   draw(c.area, "rect", { class: "asked", x: asked, y: y + 6, width: Math.max(1, acked - asked), height: LANE - 12, stroke: colourOf(owner) });
   draw(c.area, "rect", { x: acked, y: y + 5, width: Math.max(2, until - acked), height: LANE - 10, rx: 3, fill: colourOf(owner) });
-  if (grant.end === "lost") {
+  if (grant.end === "lost" || grant.end === "gone") {
     const [x, middle] = [until, y + LANE / 2];
     draw(c.area, "circle", { class: "end-lost", cx: x, cy: middle, r: 7.5 });
     draw(c.area, "path", { class: "end-lost-x", d: `M${x - 3} ${middle - 3}l6 6m0 -6l-6 6` });
   }
 }
 
+/** Behind the lanes, so that they stay readable; the frame goes on top. */
 function paintDouble(c, lanes) {
   for (const [from, to] of lanes.duplicates) {
+    draw(c.area, "rect", { class: "double", x: c.x(from), y: 17, width: Math.max(3, c.x(to) - c.x(from)), height: c.drawn - 19 });
+  }
+}
+
+function frameDouble(c, lanes) {
+  c.taken = [];
+  lanes.duplicates.forEach(([from, to], at) => {
     const [a, b] = [c.x(from), c.x(to)];
     const wide = Math.max(3, b - a);
-    draw(c.area, "rect", { class: "double", x: a, y: 17, width: wide, height: c.drawn - 19 });
-    draw(c.area, "rect", { class: "double-edge", x: a, y: 17, width: wide, height: 3 });
+    draw(c.area, "rect", { class: "double-frame", x: a, y: 18, width: wide, height: c.drawn - 20 });
+    draw(c.area, "rect", { class: "double-edge", x: a, y: 16, width: wide, height: 4 });
+    const start = Math.max(a, 0);
+    if (b <= 0 || a >= c.width || c.taken.some((end) => start < end)) return;
+    const room = Math.min(c.width, lanes.duplicates[at + 1] ? c.x(lanes.duplicates[at + 1][0]) : c.width) - start;
     const long = `two owners · ${duration(to - from)}`;
-    const text = fitting(long, wide, 7.2).length === long.length ? long : wide > 40 ? duration(to - from) : "";
-    if (text && b > 0 && a < c.width) draw(c.area, "text", { class: "double-text", x: Math.max(a, 0) + 2, y: 12 }, text);
-  }
+    const text = long.length * 7.2 <= room ? long : duration(to - from);
+    draw(c.area, "text", { class: "double-text", x: start, y: 11 }, text);
+    c.taken.push(start + text.length * 7.2 + 8);
+  });
 }
 
 function paintResolutions(c, lanes, ownersTop) {
@@ -115,13 +128,15 @@ function paintResolutions(c, lanes, ownersTop) {
   }
   // One label for all losers that were told at about the same time.
   let last = -1e9;
+  // Labels of double ownership stand in the same line, and came first.
+  const clear = (x) => Math.max(x, ...c.taken.filter((end) => end > x && end - x < 140));
   for (const { at, winner } of [...lanes.resolutions].sort((a, b) => a.at - b.at)) {
     const x = c.x(at);
     if (x - last < 120 || x < 0 || x > c.width) continue;
     last = x;
     const text = `✓ ${winner} keeps it`;
     const flip = c.width - x < text.length * 7 + 10;
-    draw(c.area, "text", { class: "settled-text", x: flip ? x - 6 : x + 6, y: 12, "text-anchor": flip ? "end" : "start" }, text);
+    draw(c.area, "text", { class: "settled-text", x: flip ? x - 6 : clear(x) + 6, y: 11, "text-anchor": flip ? "end" : "start" }, text);
   }
 }
 
