@@ -127,7 +127,7 @@ fn held_by_clients<'a>(story: &'a Story, name: &str) -> Vec<Hold<'a>> {
 fn withdrawn_at(story: &Story, grant: &Grant) -> Option<u64> {
     let shows =
         |seen: &super::views::Seen| seen.view.names.get(grant.key).is_some_and(|(_, token)| token == grant.token);
-    let last = story.views.iter().rposition(|seen| shows(seen))?;
+    let last = story.views.iter().rposition(shows)?;
     let since = &story.views[last + 1..];
     let nodes: BTreeSet<u64> = story.views.iter().filter(|seen| shows(seen)).map(|seen| seen.node).collect();
     let looked_at: BTreeSet<u64> = since.iter().map(|seen| seen.node).collect();
