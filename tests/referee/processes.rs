@@ -30,7 +30,8 @@ fn started(out: &Path, faults: &str, phase: &str) -> Child {
 #[cfg(target_os = "linux")]
 fn working_in(out: &Path, but: u32) -> Vec<u32> {
     let named = out.display().to_string();
-    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let processes =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let ours = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         *pid != but && String::from_utf8_lossy(&line).contains(&named)
