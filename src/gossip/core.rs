@@ -28,6 +28,9 @@ use super::view;
 /// How long a new process asks its peers for their state before it serves, at most.
 pub const STARTING_MS_MAX: u64 = 2_000;
 
+/// A process that did nothing for this long was stopped, or its machine was.
+const STANDSTILL_MS: u64 = 1_000;
+
 /// Planted flaws, for controls: a referee has to convict each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flaws {
@@ -102,6 +105,7 @@ pub struct Core {
     /// Came before an earlier operation of its run.
     pub(super) early: BTreeMap<OpId, Operation>,
     started_ms: u64,
+    last_tick_ms: u64,
     pub(super) serving: bool,
 }
 
@@ -119,6 +123,7 @@ impl Core {
             sync: Exchange::default(),
             early: BTreeMap::new(),
             started_ms: now.ms,
+            last_tick_ms: now.ms,
             config,
         }
     }
@@ -163,7 +168,7 @@ impl Core {
             members: tally.members,
             digest: format!("{:032x}", tally.digest),
             run: format!("{:x}", self.config.run.bits),
-            conflicts: self.map.records.len() as u64,
+            conflicts: self.map.records.count() as u64,
         }
     }
 
@@ -199,6 +204,10 @@ impl Core {
 
     /// Goes on with what is due: hiding, anti-entropy, pulls without an answer. Call it about every 50 ms.
     pub fn tick(&mut self, now: Now, effects: &mut Effects) {
+        if now.ms.saturating_sub(self.last_tick_ms) > STANDSTILL_MS {
+            self.distrust_all(now);
+        }
+        self.last_tick_ms = now.ms;
         self.hide_the_silent(now, effects);
         self.sync_tick(now, effects);
         self.map.records.tick(now.ms);

@@ -15,8 +15,9 @@ use crate::net::links::{Links, Purpose};
 use super::message::{Lane, Message};
 use super::shell::Shared;
 
-/// How long a dial may take. A lost first packet would be sent again only after a second.
+/// How long a dial may take: a lost first packet would be sent again only after a second. Doubled each time, for slow networks.
 const DIAL_PATIENCE: Duration = Duration::from_millis(500);
+const DIAL_PATIENCE_MAX: Duration = Duration::from_secs(4);
 const REDIAL_FIRST: Duration = Duration::from_millis(50);
 const REDIAL_LAST: Duration = Duration::from_secs(1);
 /// A push that is not confirmed for this long is stuck: the connection is opened anew.
@@ -48,21 +49,28 @@ impl LaneTask {
             Lane::Sync => Purpose::Sync,
         };
         let mut backoff = REDIAL_FIRST;
+        let mut patience = DIAL_PATIENCE;
         loop {
             self.alive.mark_unchanged();
-            let dial = timeout(DIAL_PATIENCE, self.links.dial(self.peer, &self.addr, purpose));
+            let dial = timeout(patience, self.links.dial(self.peer, &self.addr, purpose));
             let dialled = tokio::select! {
                 dialled = dial => dialled,
                 // It has just been heard again: a dial that began before may wait for a lost packet.
-                Ok(()) = self.alive.changed() => continue,
+                Ok(()) = self.alive.changed() => {
+                    patience = DIAL_PATIENCE;
+                    continue;
+                }
             };
             match dialled {
                 Ok(Ok(link)) => {
-                    backoff = REDIAL_FIRST;
+                    (backoff, patience) = (REDIAL_FIRST, DIAL_PATIENCE);
                     self.serve(link).await;
                 }
                 Ok(Err(error)) => tracing::debug!(peer = self.peer, "dialling: {error}"),
-                Err(_) => tracing::debug!(peer = self.peer, "dialling took too long"),
+                Err(_) => {
+                    tracing::debug!(peer = self.peer, "dialling took too long");
+                    patience = DIAL_PATIENCE_MAX.min(patience * 2);
+                }
             }
             if self.lane == Lane::Operations {
                 self.shared.core().unreachable(self.peer);
@@ -153,7 +161,7 @@ impl LaneTask {
         match self.lane {
             Lane::Sync => gone,
             Lane::Operations => {
-                let owed_after = self.shared.core().owes_confirmation(self.peer);
+                let owed_after = self.shared.view().owes_confirmation(self.peer);
                 if owed_after.is_none() || owed_after != watch.owed_after {
                     watch.owed_after = owed_after;
                     watch.since = Instant::now();

@@ -66,15 +66,16 @@ impl Map {
             return Applied::Gap;
         }
         self.context.advance(id);
+        // What came early for this operation: it may even be no Add, if somebody asked with a forged token.
+        let removed_early = self.early_removes.remove(&id);
+        let changed_early = self.early_metas.remove(&id);
         match operation {
             Operation::Add(grant) => {
                 for taken in &grant.takes {
                     self.remove(*taken);
                 }
-                // An early removal may be of this very grant.
-                if !self.early_removes.remove(&id) {
-                    let change = self.early_metas.remove(&id).map(Box::new);
-                    self.grants.insert(Held { grant: Arc::clone(grant), change });
+                if !removed_early {
+                    self.put_up(Arc::clone(grant), changed_early);
                 }
             }
             Operation::Meta { grant, change } => {
@@ -125,8 +126,7 @@ impl Map {
             let mut known = Vec::new();
             let mut last = 0;
             for (number, grant) in grants {
-                let held = self.grants.held(grant.id).expect("both indexes hold the same grants");
-                let change = held.change.as_deref();
+                let change = self.grants.change_of(grant.id);
                 if *number > covered {
                     state.fresh.push((Arc::clone(grant), change.cloned()));
                 } else {

@@ -1,5 +1,7 @@
 //! Whom this node counts (protocol A1, A5): contact with each peer, and what each has confirmed.
 
+use rand::RngExt;
+
 use crate::model::ident::NodeId;
 
 use super::context::{Context, OpId, Run};
@@ -8,6 +10,13 @@ use super::message::{BATCH_BYTES_MAX, Message};
 
 /// A backlog longer than this, in operations, is left to the peer to pull: it does so anyway when contact returns.
 const RESUME_MAX: u64 = 1_000;
+
+/// A pull without a sign of life for this long is given up, and the next one begins. Doubled each time, for slow networks.
+const PULL_PATIENCE_MS: u64 = 500;
+const PULL_PATIENCE_MS_MAX: u64 = 4_000;
+
+/// Nodes that are asked at once to pass something on.
+const HELPERS_MAX: usize = 3;
 
 /// Where a node stands with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +45,10 @@ pub struct Peer {
     pushed: Option<u64>,
     /// Whether this process has asked it for its state, or knows that it cannot.
     asked: bool,
+    /// How many pulls in a row it has left without an answer.
+    unanswered: u32,
+    /// The node that passes messages on to it, if it is alive and yet does not get through.
+    via: Option<NodeId>,
 }
 
 impl Peer {
@@ -49,6 +62,8 @@ impl Peer {
             run: None,
             pushed: None,
             asked: false,
+            unanswered: 0,
+            via: None,
         }
     }
 }
@@ -63,6 +78,8 @@ impl Core {
         if peer.contact == Contact::Down {
             peer.contact = Contact::Returning;
             peer.returned_ms = now.ms;
+            peer.unanswered = 0;
+            peer.via = None;
             peer.skip_backlog(me, last);
         }
         self.want(node);
@@ -89,7 +106,10 @@ impl Core {
         let me = self.config.run;
         let last = self.map.context.get(me);
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.run = Some(run);
+            if peer.run.replace(run).is_some_and(|former| former != run) {
+                // What the process before it had confirmed is gone with it.
+                peer.covers = Context::default();
+            }
             peer.pushed = Some(peer.covers.get(me));
             peer.skip_backlog(me, last);
         }
@@ -134,6 +154,61 @@ impl Core {
         peer.pushed.filter(|pushed| *pushed > confirmed).map(|_| confirmed)
     }
 
+    /// A message on its way to the peer: straight, or by way of a node that both can reach.
+    pub fn post(&self, to: NodeId, message: Message) -> Effect {
+        match self.peers.get(&to).and_then(|peer| peer.via) {
+            None => Effect::Send { to, message },
+            Some(via) => {
+                let message = Message::Relay { from: self.node(), to, message: Box::new(message) };
+                Effect::Send { to: via, message }
+            }
+        }
+    }
+
+    /// A message of this node came straight, or was passed on: answers go the same way.
+    pub(super) fn came_by(&mut self, node: NodeId, via: Option<NodeId>) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.via = via;
+        }
+    }
+
+    /// Alive, says membership, and yet there is no answer: it may be heard by way of others only.
+    pub(super) fn no_answer(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.unanswered += 1;
+            peer.via = None;
+        }
+    }
+
+    /// As [`post`](Self::post); to a peer that has left one unanswered, by several ways at once. The answer shows which is open.
+    pub(super) fn post_by_any_way(&mut self, to: NodeId, message: Message, effects: &mut Effects) {
+        if self.peers.get(&to).is_some_and(|peer| peer.unanswered > 0) {
+            let straight = |(node, peer): &(&NodeId, &Peer)| {
+                **node != to && peer.contact == Contact::Reachable && peer.via.is_none()
+            };
+            let mut helpers = self.peers.iter().filter(straight).map(|(node, _)| *node).collect::<Vec<_>>();
+            while helpers.len() > HELPERS_MAX {
+                helpers.swap_remove(self.rng.random_range(0..helpers.len()));
+            }
+            for via in helpers {
+                let message = Message::Relay { from: self.node(), to, message: Box::new(message.clone()) };
+                effects.push(Effect::Send { to: via, message });
+            }
+        }
+        effects.push(self.post(to, message));
+    }
+
+    pub(super) fn answered(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.unanswered = 0;
+        }
+    }
+
+    pub(super) fn patience_ms(&self, node: NodeId) -> u64 {
+        let unanswered = self.peers.get(&node).map_or(0, |peer| peer.unanswered);
+        (PULL_PATIENCE_MS << unanswered.min(3)).min(PULL_PATIENCE_MS_MAX)
+    }
+
     /// What the peer has confirmed.
     pub(super) fn confirm(&mut self, node: NodeId, context: &Context, effects: &mut Effects) {
         if let Some(peer) = self.peers.get_mut(&node) {
@@ -167,6 +242,11 @@ impl Core {
         node != self.node() && self.contact(node).is_none_or(|contact| contact == Contact::Down)
     }
 
+    /// A peer is in contact again, and what it announced is not here yet.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.peers.values().any(|peer| peer.contact == Contact::Returning)
+    }
+
     pub(super) fn is_lowest_live(&self) -> bool {
         self.live_peers().first().is_none_or(|lowest| self.node() < *lowest)
     }
@@ -188,6 +268,15 @@ impl Core {
             peer.asked = true;
         }
         self.serving |= self.peers.values().all(|peer| peer.asked || !peer.configured);
+    }
+
+    /// This process stood still for longer than the others wait: they may have given it up without its knowing, and gone on.
+    pub(super) fn distrust_all(&mut self, now: Now) {
+        for peer in self.peers.values_mut().filter(|peer| peer.contact == Contact::Reachable) {
+            peer.contact = Contact::Returning;
+            peer.down_since_ms = now.ms;
+            peer.returned_ms = now.ms;
+        }
     }
 
     /// A node whose operations are known is a home, whether or not it was ever heard of otherwise.

@@ -56,7 +56,9 @@ impl Core {
 
     fn is_mine_to_withdraw(&self, loser: &Grant) -> bool {
         let home = loser.id.run.node;
-        home == self.node() || (self.is_away(home) && self.is_lowest_live())
+        // In its home's stead only while nobody is being caught up with: the operations of several runs arrive one after the other,
+        // and the removal that let this grant in may still be on its way.
+        home == self.node() || (self.is_away(home) && self.is_lowest_live() && !self.is_catching_up())
     }
 }
 

@@ -92,7 +92,8 @@ impl Shared {
                         (core.state_for(&receiver), core.hlc())
                     };
                     for piece in message::pieces(id, &state, hlc) {
-                        shared.send(to, piece);
+                        let posted = shared.view().post(to, piece);
+                        shared.carry_out(posted);
                     }
                 });
             }

@@ -14,7 +14,7 @@ use super::ask;
 use super::context::Context;
 use super::core::{Core, Effect, Effects, Now};
 use super::map::State;
-use super::message::{self, BATCH_BYTES_MAX, Message};
+use super::message::{self, BATCH_BYTES_MAX, Message, Page, Piece};
 use super::operation::Operation;
 use super::peers::Contact;
 
@@ -22,10 +22,8 @@ use super::peers::Contact;
 const COMPARE_PERIOD_MS: u64 = 1_000;
 /// What is on its way by push has this long to arrive before it is pulled.
 const GRACE_MS: u64 = 200;
-/// A pull without a sign of life for this long is given up, and the next one begins.
-const PULL_PATIENCE_MS: u64 = 500;
 /// A state takes this long to be put together, at most.
-const PREPARING_PATIENCE_MS: u64 = 10_000;
+const PREPARING_PATIENCE_MS: u64 = 3_000;
 /// A state of more pieces is not believed: 4 GiB.
 const PIECES_MAX: u32 = 1_024;
 
@@ -52,34 +50,54 @@ struct Pull {
     pieces: Vec<Bytes>,
 }
 
+impl Exchange {
+    fn pull_of(&mut self, from: NodeId, id: u64) -> Option<&mut Pull> {
+        self.pull.as_mut().filter(|pull| pull.from == from && pull.id == id)
+    }
+}
+
 impl Core {
-    /// Takes one message of a peer in.
+    /// Takes one message in that came straight from a peer.
     pub fn handle(&mut self, from: NodeId, message: Message, now: Now, effects: &mut Effects) {
+        let Message::Relay { from: origin, to, message } = message else {
+            self.came_by(from, None);
+            return self.take(from, message, now, effects);
+        };
+        // One hop, never two: what two nodes cannot pass on to each other is not worth a loop.
+        if matches!(*message, Message::Relay { .. }) {
+            return;
+        }
+        if to == self.node() {
+            self.came_by(origin, Some(from));
+            self.take(origin, *message, now, effects);
+        } else if self.contact(to).is_some_and(|contact| contact != Contact::Down) {
+            effects.push(Effect::Send { to, message: Message::Relay { from: origin, to, message } });
+        }
+    }
+
+    fn take(&mut self, from: NodeId, message: Message, now: Now, effects: &mut Effects) {
         match message {
+            Message::Relay { .. } => {}
             Message::Push { operations } => self.on_push(from, operations, now, effects),
             Message::Covered { context } => self.confirm(from, &context, effects),
             Message::Compare { hash } => {
                 if hash != self.map.context.hash() {
                     let context = self.map.context.clone();
-                    effects.push(Effect::Send { to: from, message: Message::Vector { context, answer: true } });
+                    effects.push(self.post(from, Message::Vector { context, answer: true }));
                 }
             }
             Message::Vector { context, answer } => self.on_vector(from, context, answer, now, effects),
             Message::Pull { id, context } => self.on_pull(from, id, context, effects),
-            Message::Operations { id, context, operations, more, hlc } => {
-                self.on_operations(from, id, context, operations, more, hlc, now, effects);
-            }
+            Message::Operations(page) => self.on_operations(from, page, now, effects),
             Message::Preparing { id } => {
-                if let Some(pull) = self.pull_of(from, id) {
+                if let Some(pull) = self.sync.pull_of(from, id) {
                     pull.patience_until_ms = now.ms + PREPARING_PATIENCE_MS;
                 }
             }
-            Message::Piece { id, number, of, bytes, hlc } => {
-                self.on_piece(from, id, (number, of), bytes, hlc, now, effects);
-            }
+            Message::Piece(piece) => self.on_piece(from, piece, now, effects),
             Message::Ask { id, query } => {
                 let (state, upto) = ask::part(&self.map, &query);
-                effects.push(Effect::Send { to: from, message: Message::Told { id, state, upto } });
+                effects.push(self.post(from, Message::Told { id, state, upto }));
             }
             Message::Told { id, state, upto } => {
                 effects.push(Effect::Told { from, id, state: Box::new(state), upto });
@@ -98,14 +116,14 @@ impl Core {
             self.start_pull(now, effects);
         }
         let context = self.map.context.clone();
-        effects.push(Effect::Send { to: from, message: Message::Covered { context } });
+        effects.push(self.post(from, Message::Covered { context }));
     }
 
     fn on_vector(&mut self, from: NodeId, context: Context, answer: bool, now: Now, effects: &mut Effects) {
         self.confirm(from, &context, effects);
         if answer && !context.covers_all(&self.map.context) {
             let context = self.map.context.clone();
-            effects.push(Effect::Send { to: from, message: Message::Vector { context, answer: false } });
+            effects.push(self.post(from, Message::Vector { context, answer: false }));
         }
         if !self.map.context.covers_all(&context) {
             self.sync.behind.entry(from).or_insert((now.ms + GRACE_MS, context));
@@ -119,13 +137,13 @@ impl Core {
             false => self.log.missing(&self.map.context, &receiver, BATCH_BYTES_MAX),
         };
         let Some((operations, all)) = missing else {
-            effects.push(Effect::Send { to: from, message: Message::Preparing { id } });
+            effects.push(self.post(from, Message::Preparing { id }));
             effects.push(Effect::SendState { to: from, id, receiver });
             return;
         };
         let context = self.map.context.clone();
-        let message = Message::Operations { id, context, operations, more: !all, hlc: self.hlc.last() };
-        effects.push(Effect::Send { to: from, message });
+        let page = Page { id, context, operations, more: !all, hlc: self.hlc.last() };
+        effects.push(self.post(from, Message::Operations(page)));
     }
 
     /// The state for a peer with this context, in pieces. Only reads, for it may take a while.
@@ -136,18 +154,8 @@ impl Core {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn on_operations(
-        &mut self,
-        from: NodeId,
-        id: u64,
-        context: Context,
-        operations: Vec<Operation>,
-        more: bool,
-        hlc: u64,
-        now: Now,
-        effects: &mut Effects,
-    ) {
+    fn on_operations(&mut self, from: NodeId, page: Page, now: Now, effects: &mut Effects) {
+        let Page { id, context, operations, more, hlc } = page;
         self.hlc.observe(hlc);
         self.confirm(from, &context, effects);
         // Late answers of a pull that was given up are facts all the same.
@@ -155,36 +163,33 @@ impl Core {
             self.settle(false, now, effects);
             effects.push(Effect::Advanced);
         }
-        let mine = self.map.context.clone();
-        let Some(pull) = self.pull_of(from, id) else { return };
+        let patience_ms = self.patience_ms(from);
+        // Each page has its own id: an answer that comes twice is not asked on from twice.
+        let next_id = self.sync.last_id + 1;
+        let Some(pull) = self.sync.pull_of(from, id) else { return };
         pull.announced.get_or_insert(context);
         if more {
-            pull.patience_until_ms = now.ms + PULL_PATIENCE_MS;
-            effects.push(Effect::Send { to: from, message: Message::Pull { id, context: mine } });
+            pull.patience_until_ms = now.ms + patience_ms;
+            pull.id = next_id;
+            self.sync.last_id = next_id;
+            let context = self.map.context.clone();
+            effects.push(self.post(from, Message::Pull { id: next_id, context }));
         } else {
             self.end_pull(now, effects);
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn on_piece(
-        &mut self,
-        from: NodeId,
-        id: u64,
-        (number, of): (u32, u32),
-        bytes: Bytes,
-        hlc: u64,
-        now: Now,
-        effects: &mut Effects,
-    ) {
+    fn on_piece(&mut self, from: NodeId, piece: Piece, now: Now, effects: &mut Effects) {
+        let Piece { id, number, of, bytes, hlc } = piece;
         self.hlc.observe(hlc);
-        let Some(pull) = self.pull_of(from, id) else { return };
+        let patience_ms = self.patience_ms(from);
+        let Some(pull) = self.sync.pull_of(from, id) else { return };
         // A piece was lost or came twice: the pull runs out of patience and is made again.
         if number as usize != pull.pieces.len() || of > PIECES_MAX {
             return;
         }
         pull.pieces.push(bytes);
-        pull.patience_until_ms = now.ms + PULL_PATIENCE_MS;
+        pull.patience_until_ms = now.ms + patience_ms;
         if pull.pieces.len() < of as usize {
             return;
         }
@@ -213,13 +218,10 @@ impl Core {
         self.end_pull(now, effects);
     }
 
-    fn pull_of(&mut self, from: NodeId, id: u64) -> Option<&mut Pull> {
-        self.sync.pull.as_mut().filter(|pull| pull.from == from && pull.id == id)
-    }
-
     /// The peer has sent all that it announced.
     fn end_pull(&mut self, now: Now, effects: &mut Effects) {
         let Some(pull) = self.sync.pull.take() else { return };
+        self.answered(pull.from);
         let covered = pull.announced.is_some_and(|announced| self.map.context.covers_all(&announced));
         let since_return = self.peers.get(&pull.from).is_some_and(|peer| pull.begun_ms >= peer.returned_ms);
         if covered && since_return {
@@ -256,17 +258,17 @@ impl Core {
             from,
             id,
             begun_ms: now.ms,
-            patience_until_ms: now.ms + PULL_PATIENCE_MS,
+            patience_until_ms: now.ms + self.patience_ms(from),
             announced: None,
             pieces: Vec::new(),
         });
         let context = self.map.context.clone();
-        effects.push(Effect::Send { to: from, message: Message::Pull { id, context } });
+        self.post_by_any_way(from, Message::Pull { id, context }, effects);
     }
 
     pub(super) fn sync_tick(&mut self, now: Now, effects: &mut Effects) {
-        if self.sync.pull.as_ref().is_some_and(|pull| now.ms >= pull.patience_until_ms) {
-            self.sync.pull = None;
+        if let Some(pull) = self.sync.pull.take_if(|pull| now.ms >= pull.patience_until_ms) {
+            self.no_answer(pull.from);
         }
         let due =
             self.sync.behind.iter().filter(|(_, (due, _))| now.ms >= *due).map(|(node, _)| *node).collect::<Vec<_>>();
@@ -288,7 +290,7 @@ impl Core {
             if !live.is_empty() {
                 let to = live[self.rng.random_range(0..live.len())];
                 let hash = self.map.context.hash();
-                effects.push(Effect::Send { to, message: Message::Compare { hash } });
+                effects.push(self.post(to, Message::Compare { hash }));
             }
         }
     }

@@ -34,10 +34,15 @@ pub struct LogStore {
     recovery: Arc<Mutex<Option<u64>>>,
 }
 
-/// What is told when the database has been closed after the last [`LogStore`] was dropped.
+/// What is told when a database has been closed, after the last user of its store was dropped.
 pub struct Closed(Mutex<Receiver<()>>);
 
 impl Closed {
+    /// Told when the other end is dropped.
+    pub fn new(when_closed: Receiver<()>) -> Self {
+        Self(Mutex::new(when_closed))
+    }
+
     /// Waits for it, but no longer than this. Blocks the thread.
     pub fn wait(self, at_most: Duration) {
         let _ = self.0.into_inner().expect("no panic while held").recv_timeout(at_most);
@@ -108,7 +113,7 @@ impl LogStore {
         };
         std::thread::Builder::new().name("raft-io".into()).spawn(move || io.run()).map_err(unusable)?;
         let store = Self { mirror, queue, durable: durable_seen, recovery: Arc::new(Mutex::new(recovery)) };
-        Ok((store, Closed(Mutex::new(when_closed))))
+        Ok((store, Closed::new(when_closed)))
     }
 
     /// The log up to, not including, this index is on disk.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -118,7 +118,7 @@ pub struct RaftNode {
     raft: Raft,
     tasks: Vec<AbortHandle>,
     closed: Closed,
-    snapshots: Weak<SnapshotStore>,
+    snapshots_closed: Option<Closed>,
 }
 
 /// Opens the data directory, takes the links of `cp`, and runs.
@@ -129,7 +129,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let forwarded = links.accept(Purpose::Forward);
 
     let (log, closed, snapshots) = open(&config, &links).await?;
-    let held = Arc::downgrade(&snapshots);
+    let snapshots_closed = snapshots.when_closed();
     let pristine = log.is_pristine();
     let raft_config = openraft_config(&config, links.identity().cluster.clone(), pristine)?;
     let contacts = Arc::new(Contacts::new(config.clock.clone()));
@@ -192,7 +192,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     if pristine {
         tasks.push(tokio::spawn(begin(raft.clone(), config)).abort_handle());
     }
-    Ok(RaftNode { registry, notice, raft, tasks, closed, snapshots: held })
+    Ok(RaftNode { registry, notice, raft, tasks, closed, snapshots_closed })
 }
 
 async fn open(config: &RaftConfig, links: &Links) -> Result<(LogStore, Closed, Arc<SnapshotStore>), StartError> {
@@ -314,14 +314,15 @@ impl RaftNode {
     pub async fn stop(self) {
         self.tasks.iter().for_each(AbortHandle::abort);
         let _ = self.raft.shutdown().await;
-        let Self { registry, raft, closed, snapshots, .. } = self;
+        let Self { registry, raft, closed, snapshots_closed, .. } = self;
         drop((registry, raft));
-        let closing = tokio::task::spawn_blocking(move || closed.wait(CLOSE_PATIENCE));
-        let until = Instant::now() + CLOSE_PATIENCE;
         // A snapshot under way is finished first.
-        while snapshots.strong_count() > 0 && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let closing = tokio::task::spawn_blocking(move || {
+            closed.wait(CLOSE_PATIENCE);
+            if let Some(closed) = snapshots_closed {
+                closed.wait(CLOSE_PATIENCE);
+            }
+        });
         let _ = closing.await;
     }
 }

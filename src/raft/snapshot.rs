@@ -6,13 +6,14 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use bytes::Bytes;
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
 use super::durable::{Barrier, Disk, StartError};
+use super::log_store::Closed;
 use super::state_machine::SnapshotData;
 use super::types::{Snapshot, SnapshotMeta};
 use crate::model::table::Table;
@@ -28,6 +29,9 @@ const DELETE_KEYS_MAX: usize = 256;
 /// The snapshots of one node: a current one, or none yet. Calls block the thread.
 pub struct SnapshotStore {
     disk: Mutex<Disk>,
+    /// Dropped after the database: whoever waits for that then knows that it is closed.
+    _open: mpsc::Sender<()>,
+    when_closed: Mutex<Option<Closed>>,
 }
 
 /// Names a snapshot that was current once.
@@ -64,9 +68,16 @@ impl SnapshotStore {
         if required && !path.join("db").exists() {
             return Err(damaged("the snapshots are missing".into()));
         }
-        let store = Self { disk: Mutex::new(Disk::open(path, barrier)?) };
+        let (_open, closed) = mpsc::channel();
+        let when_closed = Mutex::new(Some(Closed::new(closed)));
+        let store = Self { disk: Mutex::new(Disk::open(path, barrier)?), _open, when_closed };
         store.record().map_err(|e| damaged(e.to_string()))?;
         Ok(Arc::new(store))
+    }
+
+    /// What is told when the database is closed. None: it was taken before.
+    pub fn when_closed(&self) -> Option<Closed> {
+        self.when_closed.lock().expect("no panic while held").take()
     }
 
     /// The current snapshot.

@@ -22,9 +22,12 @@ pub fn facts(dir: &Path) -> io::Result<Vec<Fact>> {
     ])
 }
 
-/// Whether what is written below the directory lives in memory alone, so that no kill and no power cut could be judged by it.
+/// Whether what is written below the directory lives in memory alone, so that no kill and no power cut could be judged by it. The
+/// directory need not exist yet.
 pub fn in_memory(dir: &Path) -> bool {
-    matches!(file_system(dir).as_str(), "tmpfs" | "ramfs")
+    let Ok(dir) = std::path::absolute(dir) else { return false };
+    let above = dir.ancestors().find(|above| above.exists());
+    above.is_some_and(|above| matches!(file_system(above).as_str(), "tmpfs" | "ramfs"))
 }
 
 /// How long a disk takes to append a little and have it durable.

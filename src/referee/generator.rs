@@ -80,7 +80,7 @@ impl Generator {
     }
 
     /// The next call. Each is to be answered by one [`learn`](Self::learn).
-    pub fn next(&mut self) -> What {
+    pub fn next_call(&mut self) -> What {
         if let Some(what) = self.farewells.pop_front() {
             return what;
         }
@@ -237,7 +237,7 @@ mod tests {
     fn run(seed: u64, calls: usize, answer: impl Fn(&What) -> Completion) -> (Vec<What>, Generator) {
         let mut generator = Generator::new(seed);
         let made = (0..calls).map(|_| {
-            let what = generator.next();
+            let what = generator.next_call();
             generator.learn(&what, &answer(&what));
             what
         });
@@ -300,7 +300,7 @@ mod tests {
         let mut generator = Generator::new(6);
         let mut open = BTreeMap::new();
         for _ in 0..1_000 {
-            let what = generator.next();
+            let what = generator.next_call();
             *open.entry(format!("{:?}", key_of(&what))).or_insert(0) += 1;
         }
         assert!(open.values().all(|calls| *calls <= OPEN_MAX), "{open:?}");

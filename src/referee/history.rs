@@ -131,7 +131,11 @@ pub enum What {
     /// A fault begins (the nemesis' odd events) or ends (its even ones).
     Fault(FaultEvent),
     /// Which peers each node reached, by node, after a cut or heal.
-    Probe { reached: BTreeMap<NodeId, BTreeSet<NodeId>>, as_intended: bool },
+    Probe {
+        #[serde(deserialize_with = "by_node")]
+        reached: BTreeMap<NodeId, BTreeSet<NodeId>>,
+        as_intended: bool,
+    },
     /// What one node shows, whatever others know.
     View(View),
     /// Every conflict record that one node knows.
@@ -253,6 +257,13 @@ pub struct Conflict {
     pub name: String,
     pub loser: (String, String),
     pub winner: (String, String),
+}
+
+/// Keys of JSON objects are strings, and behind `flatten` serde no longer turns them into numbers by itself.
+fn by_node<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<NodeId, BTreeSet<NodeId>>, D::Error> {
+    let named = BTreeMap::<String, BTreeSet<NodeId>>::deserialize(deserializer)?;
+    let node = |(id, reached): (String, _)| Ok((id.parse().map_err(serde::de::Error::custom)?, reached));
+    named.into_iter().map(node).collect()
 }
 
 impl Serialize for Process {

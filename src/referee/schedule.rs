@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn too_little_time_or_too_few_nodes_are_told_with_what_would_do() {
         let told = Plan::new(&faults("halves,kill,pause,isolate-leader"), 12, 5, 1).unwrap_err();
-        assert!(told.contains("take at least 20 s per system; 12 s do not suffice"), "{told}");
+        assert!(told.contains("take at least 24 s per system; 12 s do not suffice"), "{told}");
         assert!(Plan::new(&faults("halves"), 7, 5, 1).unwrap_err().contains("at least 8 s"));
         assert!(Plan::new(&faults("halves"), 20, 2, 1).unwrap_err().contains("at least 3 nodes"));
         assert!(Plan::new(&faults("none"), 20, 1, 1).unwrap().slots.is_empty());

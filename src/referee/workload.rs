@@ -47,7 +47,7 @@ pub async fn random_calls(scene: Arc<Scene>, mut caller: Caller, seed: u64, clie
             return caller;
         }
         sleep_until(next).await;
-        let what = scene.generator().next();
+        let what = scene.generator().next_call();
         let completion = scene.call(&mut caller, &what).await;
         scene.generator().learn(&what, &completion);
     }

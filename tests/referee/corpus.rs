@@ -104,7 +104,7 @@ fn generated() -> BTreeMap<String, (Model, bool, String)> {
         || ToyRegister::new(3, false),
         |calls| calls,
         Register::of,
-        |calls| filed::register_edn(calls),
+        filed::register_edn,
     );
     let told = |calls: Vec<Call<_, _>>| {
         calls.into_iter().filter(|call| call.result != Some(RegisterRet::Mismatch)).collect::<Vec<_>>()
@@ -116,7 +116,7 @@ fn generated() -> BTreeMap<String, (Model, bool, String)> {
         || ToyRegister::new(3, true),
         told,
         Register::of,
-        |calls| filed::register_edn(calls),
+        filed::register_edn,
     );
     file(
         all,
@@ -125,10 +125,10 @@ fn generated() -> BTreeMap<String, (Model, bool, String)> {
         || ToyRegister::new(3, true),
         |calls| calls,
         Register::of,
-        |calls| filed::register_log(calls),
+        filed::register_log,
     );
-    file(all, "mutex.edn", Model::Mutex, ToyMutex::default, |calls| calls, |_| Mutex, |calls| filed::mutex_edn(calls));
-    file(all, "kv.txt", Model::Kv, || ToyKv::new(100), |calls| calls, Kv::of, |calls| filed::kv_edn(calls));
+    file(all, "mutex.edn", Model::Mutex, ToyMutex::default, |calls| calls, |_| Mutex, filed::mutex_edn);
+    file(all, "kv.txt", Model::Kv, || ToyKv::new(100), |calls| calls, Kv::of, filed::kv_edn);
     file(
         all,
         "multi-register.edn",
@@ -136,22 +136,14 @@ fn generated() -> BTreeMap<String, (Model, bool, String)> {
         ToyRegisters::default,
         toys::as_txns,
         |_| MultiRegister,
-        |calls| filed::txn_edn(calls),
+        filed::txn_edn,
     );
     // The ndjson has no takeover.
     let create_only = |calls: Vec<Call<NameOp, _>>| {
         let takes_over = |call: &Call<NameOp, _>| matches!(call.op, NameOp::Takeover { .. });
         if calls.iter().any(takes_over) { Vec::new() } else { calls }
     };
-    file(
-        all,
-        "names.ndjson",
-        Model::Names,
-        || ToyName::new(3),
-        create_only,
-        OneName::of,
-        |calls| filed::names_ndjson(calls),
-    );
+    file(all, "names.ndjson", Model::Names, || ToyName::new(3), create_only, OneName::of, filed::names_ndjson);
     file(
         all,
         "groups.ndjson",
@@ -159,7 +151,7 @@ fn generated() -> BTreeMap<String, (Model, bool, String)> {
         || ToyGroup::new(true),
         |calls| calls,
         OneGroup::of,
-        |calls| filed::groups_ndjson(calls),
+        filed::groups_ndjson,
     );
     file(
         all,
@@ -168,7 +160,7 @@ fn generated() -> BTreeMap<String, (Model, bool, String)> {
         || ToyGroup::new(false),
         |calls| calls,
         OneGroup::of,
-        |calls| filed::groups_ndjson(calls),
+        filed::groups_ndjson,
     );
     files
 }

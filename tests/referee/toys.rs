@@ -79,7 +79,7 @@ enum Doing<T: Toy> {
 pub fn run<T: Toy>(mut toy: T, shape: Shape, dice: &mut Dice) -> Vec<Call<T::Op, T::Ret>> {
     let mut doing: Vec<Doing<T>> = (0..shape.processes).map(|_| Doing::Idle).collect();
     let mut ids: Vec<u64> = (0..shape.processes as u64).collect();
-    let mut calls: Vec<(usize, Call<T::Op, T::Ret>)> = Vec::new();
+    let mut calls = Vec::new();
     let mut past: Vec<T> = Vec::new();
     let (mut time, mut asked, mut taken) = (0, 0, 0);
     while asked < shape.calls || doing.iter().any(|doing| !matches!(doing, Doing::Idle)) {
@@ -279,9 +279,11 @@ impl ToyRegisters {
     }
 }
 
+/// For each part of a transaction the key, and what to write there, or none to read.
+pub type ToyTxn = Vec<(usize, Option<usize>)>;
+
 impl Toy for ToyRegisters {
-    /// Key and what to write there, or to read.
-    type Op = Vec<(usize, Option<usize>)>;
+    type Op = ToyTxn;
     type Ret = Txn;
 
     fn draw(&self, dice: &mut Dice) -> Self::Op {
@@ -304,7 +306,7 @@ impl Toy for ToyRegisters {
 }
 
 /// The calls as the checker takes them: what was read stands in the operation.
-pub fn as_txns(calls: Vec<Call<Vec<(usize, Option<usize>)>, Txn>>) -> Vec<Call<Txn, ()>> {
+pub fn as_txns(calls: Vec<Call<ToyTxn, Txn>>) -> Vec<Call<Txn, ()>> {
     let asked = |op: &[(usize, Option<usize>)]| {
         let part = |&(key, write): &(usize, Option<usize>)| match write {
             Some(value) => Part::Write(ToyRegisters::key(key), Value::Int(value as i64)),
@@ -312,7 +314,7 @@ pub fn as_txns(calls: Vec<Call<Vec<(usize, Option<usize>)>, Txn>>) -> Vec<Call<T
         };
         Txn(op.iter().map(part).collect())
     };
-    let call = |call: Call<Vec<(usize, Option<usize>)>, Txn>| Call {
+    let call = |call: Call<ToyTxn, Txn>| Call {
         process: call.process,
         op: call.result.clone().unwrap_or_else(|| asked(&call.op)),
         invoke: call.invoke,

@@ -36,7 +36,6 @@ pub fn stderr(output: &Output) -> String {
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
-    pub head: String,
     pub body: String,
 }
 
@@ -59,7 +58,7 @@ pub fn http(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
     let status = head.get(9..12).and_then(|code| code.parse().ok()).ok_or(std::io::ErrorKind::InvalidData)?;
-    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+    Ok(Answer { status, body: body.to_owned() })
 }
 
 /// A cluster of node processes on loopback.
@@ -157,12 +156,6 @@ impl Nodes {
 
     pub fn log(&self, at: usize) -> String {
         fs::read_to_string(self.dir.path().join(format!("node-{}.log", at + 1))).unwrap_or_default()
-    }
-
-    /// The node that node `at` takes for the leader, as an index.
-    pub fn leader(&self, at: usize) -> Option<usize> {
-        let status = http(self.http_port(at), "GET", "/v1/cluster", "").ok()?.json();
-        Some(status["leader"].as_u64()? as usize - 1)
     }
 }
 

@@ -254,10 +254,10 @@ impl Spec for OneGroup {
         }
     }
 
-    fn plain(&self) -> Self {
+    fn plain(&self) -> Option<Self> {
         let mut plain = self.clone();
         plain.tokens.order.clear();
         plain.lists.clear();
-        plain
+        Some(plain)
     }
 }

@@ -40,10 +40,13 @@ pub(super) struct Prepared {
     pub index: u32,
 }
 
+/// An operation, and what it returned if that is known.
+pub(super) type Class<'a, S> = (&'a <S as Spec>::Op, Option<&'a <S as Spec>::Ret>);
+
 /// One object's history, prepared: calls sorted by invocation; open reads, which tell nothing, left out.
 pub(super) struct Problem<'a, S: Spec> {
     pub calls: Vec<Prepared>,
-    pub classes: Vec<(&'a S::Op, Option<&'a S::Ret>)>,
+    pub classes: Vec<Class<'a, S>>,
     /// The calls that returned, in that order.
     pub returns: Vec<u32>,
     /// The calls that did not.
@@ -56,7 +59,7 @@ const TWINS_LOOKED_AT_MAX: usize = 16;
 impl<'a, S: Spec> Problem<'a, S> {
     pub fn new(spec: &S, history: &[&'a Call<S::Op, S::Ret>]) -> Self {
         let mut classes = Vec::new();
-        let mut class_of: HashMap<(&S::Op, Option<&S::Ret>), u32, Mixing> = HashMap::default();
+        let mut class_of: HashMap<Class<'a, S>, u32, Mixing> = HashMap::default();
         let mut merged: HashMap<(u32, Option<&S::Ret>), u32, Mixing> = HashMap::default();
         let mut reads = Vec::new();
         let mut calls = Vec::with_capacity(history.len());
@@ -90,7 +93,7 @@ impl<'a, S: Spec> Problem<'a, S> {
         Self::of(calls, self.classes.clone())
     }
 
-    fn of(calls: Vec<Prepared>, classes: Vec<(&'a S::Op, Option<&'a S::Ret>)>) -> Self {
+    fn of(calls: Vec<Prepared>, classes: Vec<Class<'a, S>>) -> Self {
         let (mut returns, opens): (Vec<u32>, Vec<u32>) =
             (0..calls.len() as u32).partition(|&call| calls[call as usize].complete != u64::MAX);
         returns.sort_by_key(|&call| (calls[call as usize].complete, call));

@@ -26,6 +26,7 @@ pub(super) struct Unexplained<T> {
 }
 
 pub(super) struct Explanation {
+    pub culprit: u32,
     pub states_before: Vec<String>,
     /// Whether `states_before` are all of them.
     pub states_complete: bool,
@@ -43,33 +44,46 @@ const TEST_STEPS_PER_CALL: u64 = 100;
 const TEST_STEPS_PER_STATE: u64 = 10;
 const TESTS_STEPS_PER_STATE: u64 = 20;
 
-/// Explains why the return of `culprit` is inexplicable; `known` is what the frontier found, if it ran to that event.
+/// Explains why the return of `found` is inexplicable; `known` is what the frontier found, if it ran to that event.
+///
+/// Where the specification concludes from later answers, `found` may lie before the event that is inexplicable by what happened until
+/// then; that event is looked for, and told if it is found.
 pub(super) fn explain<S: Spec>(
     spec: &S,
     problem: &Problem<'_, S>,
-    culprit: u32,
+    found: u32,
     known: Option<Unexplained<S::State>>,
 ) -> Explanation {
-    // Whether the frontier was asked before must not show in the result.
-    let known = match known {
-        Some(known) => (known.steps <= STATES_STEPS_MAX).then_some(known),
-        None => {
-            let mut frontier = Frontier::new(spec, problem, spec.initial(), &[]);
-            frontier.run(&mut Watch::new(Budget::steps(STATES_STEPS_MAX), None));
-            frontier.unexplained()
-        }
+    let plain = spec.plain();
+    let (culprit, known) = match plain.as_ref().and_then(|plain| first_event(plain, problem)) {
+        Some((culprit, known)) => (culprit, Some(known)),
+        // Whether the frontier was asked before must not show in the result.
+        None => match known {
+            Some(known) => (found, (known.steps <= STATES_STEPS_MAX).then_some(known)),
+            None => (found, first_event(spec, problem).map(|(_, known)| known)),
+        },
     };
     let state_count = known.as_ref().map_or(0, |known| known.all_states.len() as u64);
     let steps_left = TESTS_STEPS_MAX + TESTS_STEPS_PER_STATE * state_count;
-    let plain = spec.plain();
-    let mut search = Search { spec: &plain, problem, culprit, known: known.as_ref(), steps_left };
+    let spec = plain.as_ref().unwrap_or(spec);
+    let mut search = Search { spec, problem, culprit, known: known.as_ref(), steps_left };
     let (calls, from_any_state) = search.run();
     let states = known.as_ref().map_or(&[][..], |known| &known.states_before);
     Explanation {
+        culprit,
         states_before: states.iter().take(STATES_SHOWN_MAX).map(|state| format!("{state:?}")).collect(),
         states_complete: states.len() <= STATES_SHOWN_MAX,
         calls,
         from_any_state,
+    }
+}
+
+/// The first event that nothing explains, and what is known about it; none if that takes too long to tell.
+fn first_event<S: Spec>(spec: &S, problem: &Problem<'_, S>) -> Option<(u32, Unexplained<S::State>)> {
+    let mut frontier = Frontier::new(spec, problem, spec.initial(), &[]);
+    match frontier.run(&mut Watch::new(Budget::steps(STATES_STEPS_MAX), None)) {
+        Found::Unexplained(call) => frontier.unexplained().map(|known| (call, known)),
+        Found::Explained | Found::Stopped(_) => None,
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! [`history`] holds the calls, [`spec`] what an object may do; [`register`], [`multi`], [`kv`], [`mutex`], [`names`] and [`groups`]
 //! are the objects known. A history is split by key (Horn & Kroening 2015, *Faster linearizability checking via P-compositionality*):
-//! a history is linearizable iff each object's part of it is. For each part [`race`] asks two engines that fail on different histories:
-//! [`dfs`] (Wing & Gong 1993, with the memo of Lowe 2017, *Testing for linearizability*) is quick to find an explanation,
-//! [`frontier`] (Lowe's just-in-time linearization) is quick to see that there is none. [`minimise`] makes a violation readable.
+//! a history is linearizable iff each object's part of it is. For each part `race` asks two engines that fail on different histories:
+//! `dfs` (Wing & Gong 1993, with the memo of Lowe 2017, *Testing for linearizability*) is quick to find an explanation,
+//! `frontier` (Lowe's just-in-time linearization) is quick to see that there is none. `minimise` makes a violation readable.
 //! Nothing here reads a clock: how long a search may take is asked of the [`Budget`].
 
 mod dfs;
@@ -67,7 +67,7 @@ pub struct Violation {
     /// The states that were possible just before that event, at most [`STATES_SHOWN_MAX`] of them; empty if they were too many to list.
     pub states_before: Vec<String>,
     /// Calls that contradict each other, `call` among them, in the order of their invocations: indexes into the slice that was checked.
-    /// They do so whatever the calls left out did: see [`minimise`] for what that means exactly.
+    /// They do so whatever the calls left out did: see `minimise` for what that means exactly.
     pub calls: Vec<usize>,
     /// Whether `calls` contradict each other whatever state the object was in before the first of them, rather than from its beginning.
     pub from_any_state: bool,
@@ -118,7 +118,7 @@ where
     if history.is_empty() {
         return Verdict::Unknown("there are no calls to check".to_owned());
     }
-    let mut parts: BTreeMap<K, (Vec<usize>, Vec<&Call<S::Op, S::Ret>>)> = BTreeMap::new();
+    let mut parts: BTreeMap<K, Part<'h, S>> = BTreeMap::new();
     for (index, item) in history.iter().enumerate() {
         let (key, call) = split(item);
         let part = parts.entry(key).or_default();
@@ -144,6 +144,9 @@ where
         .collect();
     worst(verdicts)
 }
+
+/// One object's calls, and where they stand in the whole history.
+type Part<'h, S> = (Vec<usize>, Vec<&'h Call<<S as Spec>::Op, <S as Spec>::Ret>>);
 
 /// One verdict for all parts: a violation over unknown over linearizable; of violations the earliest.
 pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Verdict {

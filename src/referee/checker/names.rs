@@ -256,9 +256,9 @@ impl Spec for OneName {
         }
     }
 
-    fn plain(&self) -> Self {
+    fn plain(&self) -> Option<Self> {
         let mut plain = self.clone();
         plain.tokens.order.clear();
-        plain
+        Some(plain)
     }
 }

@@ -150,7 +150,7 @@ fn describe<S: Spec>(
     known: Option<Unexplained<S::State>>,
 ) -> Violation {
     let explanation = minimise::explain(spec, problem, call, known);
-    let culprit = problem.call(call);
+    let culprit = problem.call(explanation.culprit);
     let what = history[culprit.index as usize];
     let returned = match &what.result {
         Some(result) => format!("returned {result:?}"),

@@ -30,7 +30,8 @@ pub trait Spec: Clone + Sync {
     }
 
     /// The same, without conclusions that were drawn from the whole history to make the search short: for explaining a part of it.
-    fn plain(&self) -> Self {
-        self.clone()
+    /// None: there are no such conclusions.
+    fn plain(&self) -> Option<Self> {
+        None
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use quorate::cluster::PeerState;
 use quorate::gossip::{self, Flaws, GossipConfig, GossipNode};
 use quorate::model::command::{Action, Condition};
-use quorate::model::entry::Entry;
-use quorate::model::ident::{Meta, NodeId, Token};
+use quorate::model::entry::{Entry, Holder};
+use quorate::model::ident::{Meta, NodeId, Revision, Token};
 use quorate::model::outcome::{Ended, Outcome, Refusal};
 use quorate::model::query::{Answer, Page, Query};
 use quorate::net::fault::{Direction, FaultTable, LinkFault};
@@ -257,6 +257,80 @@ async fn after_a_partition_every_name_has_one_owner_and_each_loser_one_record() 
                 .all(|node| node.gossip.conflicts(None, 100).iter().filter(|r| r.acknowledged).count() == 1)
         })
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_several_nodes_know_together_does_not_bring_back_what_one_has_seen_removed() {
+    let cluster = Cluster::start(3, Flaws::default()).await;
+    for name in ["a", "b", "c", "d"] {
+        cluster.execute(1, register(name, "o"), 3).await;
+    }
+    // Node 3 is behind for a moment: its streams are late, and the others need not wait for it.
+    let late = LinkFault { delay: Duration::from_millis(300), ..LinkFault::default() };
+    cluster.nodes[&3].links.faults().set([1, 2].map(|peer| ((peer, Direction::Incoming), late)));
+    let reply = cluster.execute(1, unregister("b", None), 2).await;
+    assert_eq!(cluster.owner(3, "b").await.as_deref(), Some("o"), "it has not heard of it");
+    let all = cluster.query(&cluster.nodes[&3], whereis("b"), Consistency::Quorum(3)).await.unwrap();
+    assert_eq!(all.value, Answer::Refused(Refusal::NotFound));
+    let page = Page { limit: 2, ..Page::default() };
+    let listed = cluster.query(&cluster.nodes[&3], Query::Names { page }, Consistency::Quorum(2)).await.unwrap();
+    let Answer::Entries { entries, next } = listed.value else { panic!("{listed:?}") };
+    let keys = entries.iter().filter_map(|entry| match &entry.holder {
+        Holder::Owner(name, _) => Some(name.to_string()),
+        Holder::Member(..) => None,
+    });
+    assert!(!keys.clone().any(|key| key == "b"), "{:?}", keys.collect::<Vec<_>>());
+    assert!(next.is_some(), "there are more");
+    // Whoever has a revision can wait for it.
+    let call = |deadline| QueryCall {
+        deadline,
+        consistency: Consistency::Local,
+        forward: true,
+        min_revision: Some(reply.revision.clone()),
+    };
+    let registry = &cluster.nodes[&3].gossip.registry;
+    let waited = registry.query(whereis("b"), &call(soon())).await.unwrap();
+    assert_eq!(waited.value, Answer::Refused(Refusal::NotFound));
+    let never = Revision::Ap("1.2.3.4".into());
+    let call = QueryCall { min_revision: Some(never), ..call(Instant::now() + Duration::from_millis(50)) };
+    assert!(matches!(registry.query(whereis("b"), &call).await, Err(QueryFailure(Reason::Behind { .. }))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_leaves_is_given_up_at_once_and_has_passed_on_what_it_accepted() {
+    let mut cluster = Cluster::start(3, Flaws::default()).await;
+    granted(cluster.register(1, "last", "words").await);
+    cluster.nodes[&1].gossip.stop().await;
+    let gone = cluster.nodes.remove(&1).unwrap();
+    let began = Instant::now();
+    cluster.wait("it is given up", |cluster| async { cluster.all_down(2, &[1]) && cluster.all_down(3, &[1]) }).await;
+    assert!(began.elapsed() < Duration::from_millis(600), "{:?}", began.elapsed());
+    assert!(cluster.all_say("last", Some("words")).await);
+    gone.links.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn planted_flaws_show_after_a_partition_of_whole_nodes() {
+    let flaws = Flaws { transfer_without_context: true, ..Flaws::default() };
+    let forgetful = Cluster::start(3, flaws).await;
+    granted(forgetful.register(1, "gone", "o").await);
+    forgetful.wait("all see it", |cluster| cluster.all_say("gone", Some("o"))).await;
+    let stubborn = Cluster::start(3, Flaws { never_resolve: true, ..Flaws::default() }).await;
+    for cluster in [&forgetful, &stubborn] {
+        cluster.cut(&[&[1], &[2, 3]]);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    forgetful.execute(1, unregister("gone", None), 1).await;
+    granted(stubborn.register(1, "x", "left").await);
+    granted(stubborn.register(3, "x", "right").await);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    forgetful.heal();
+    stubborn.heal();
+    forgetful.wait("the removed name returns", |cluster| cluster.all_say("gone", Some("o"))).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(stubborn.owner(1, "x").await.as_deref(), Some("left"));
+    assert_eq!(stubborn.owner(2, "x").await.as_deref(), Some("right"));
+    assert_eq!(stubborn.nodes[&1].gossip.status().conflicts, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,6 +28,10 @@ fn storm(seed: u64, weather: Weather, kills: bool) -> World {
                 let alone = (1..=size).map(|node| [node]).collect::<Vec<_>>();
                 world.cut(&alone.iter().map(|side| &side[..]).collect::<Vec<_>>());
             }
+            3 if rng.random_bool(0.5) => {
+                let alone = (1..=size).map(|node| [node]).collect::<Vec<_>>();
+                world.cut_but_for(rng.random_range(1..=size), &alone.iter().map(|side| &side[..]).collect::<Vec<_>>());
+            }
             3 => world.heal(),
             4 if kills && world.nodes.len() > 1 => {
                 let node = rng.random_range(1..=size);

@@ -48,7 +48,7 @@ enum Due {
     Message {
         from: NodeId,
         to: NodeId,
-        message: Message,
+        message: Box<Message>,
     },
     /// `at` notices whether it hears `peer`.
     Notice {
@@ -68,6 +68,8 @@ pub struct World {
     size: u64,
     due: BTreeMap<(u64, u64), Due>,
     side: BTreeMap<NodeId, usize>,
+    /// Stands between all sides, and is cut from none.
+    bridge: Option<NodeId>,
     heard: BTreeSet<(NodeId, NodeId)>,
     runs: u64,
     /// How far each node's wall clock is off.
@@ -92,6 +94,7 @@ impl World {
             size,
             due: BTreeMap::new(),
             side: (1..=size).map(|node| (node, 0)).collect(),
+            bridge: None,
             heard: BTreeSet::new(),
             runs: 0,
             skew_ms: BTreeMap::new(),
@@ -147,13 +150,28 @@ impl World {
         self.notice_all();
     }
 
+    /// Cuts all links between nodes of different sides, but for this node's.
+    pub fn cut_but_for(&mut self, bridge: NodeId, sides: &[&[NodeId]]) {
+        self.bridge = Some(bridge);
+        self.cut(sides);
+    }
+
     pub fn heal(&mut self) {
+        self.bridge = None;
         self.side.values_mut().for_each(|side| *side = 0);
         self.notice_all();
     }
 
+    /// Whether messages pass.
+    fn is_linked(&self, at: NodeId, peer: NodeId) -> bool {
+        let up = self.nodes.contains_key(&at) && self.nodes.contains_key(&peer);
+        up && (self.side[&at] == self.side[&peer] || self.bridge == Some(at) || self.bridge == Some(peer))
+    }
+
+    /// Whether the failure detector hears the peer, perhaps through another node.
     fn hears(&self, at: NodeId, peer: NodeId) -> bool {
-        self.nodes.contains_key(&at) && self.nodes.contains_key(&peer) && self.side[&at] == self.side[&peer]
+        let helped = |helper: &NodeId| self.is_linked(at, *helper) && self.is_linked(*helper, peer);
+        self.is_linked(at, peer) || self.nodes.keys().any(helped)
     }
 
     /// Each node will notice within the detector's time, each at its own.
@@ -180,7 +198,7 @@ impl World {
         let bytes = message.encode();
         for _ in 0..1 + u64::from(self.rng.random_bool(self.weather.twice)) {
             let after = self.rng.random_range(1..=self.weather.delay_ms_max);
-            let message = Message::decode(&bytes).expect("what was encoded");
+            let message = Box::new(Message::decode(&bytes).expect("what was encoded"));
             self.later(after, Due::Message { from, to, message });
         }
     }
@@ -197,8 +215,11 @@ impl World {
                 Effect::Send { to, message } => self.send(node, to, message),
                 Effect::SendState { to, id, receiver } => {
                     let core = &self.nodes[&node];
-                    for piece in message::pieces(id, &core.state_for(&receiver), core.hlc()) {
-                        self.send(node, to, piece);
+                    let pieces = message::pieces(id, &core.state_for(&receiver), core.hlc());
+                    let posted = pieces.into_iter().map(|piece| core.post(to, piece)).collect::<Vec<_>>();
+                    for effect in posted {
+                        let Effect::Send { to, message } = effect else { panic!("{effect:?}") };
+                        self.send(node, to, message);
                     }
                 }
                 Effect::Pushable => {
@@ -260,8 +281,8 @@ impl World {
     fn deliver(&mut self, due: Due) {
         match due {
             Due::Message { from, to, message } => {
-                if self.hears(to, from) {
-                    self.with(to, |core, now, effects| core.handle(from, message, now, effects));
+                if self.is_linked(to, from) {
+                    self.with(to, |core, now, effects| core.handle(from, *message, now, effects));
                 }
             }
             Due::Notice { at, peer, up } => {
