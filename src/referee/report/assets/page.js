@@ -6,7 +6,7 @@ function heading() {
   const names = data.systems.map((s) => s.name);
   el("count").textContent = names.length === 1 ? names[0] : `${names.slice(0, -1).join(", ")} and ${names[names.length - 1]}`;
   document.title = `Quorate: ${names.join(" and ")} under the same faults`;
-  el("meta").textContent = [data.started_at.replace("T", " ").replace("Z", " UTC"), `seed ${data.seed}`, `Quorate ${data.version}`].join("  ·  ");
+  el("meta").textContent = [data.started_at.replace(/\.\d+/, "").replace("T", " ").replace("Z", " UTC"), `seed ${data.seed}`, `Quorate ${data.version}`].join("  ·  ");
 }
 
 function verdicts() {
