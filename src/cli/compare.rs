@@ -47,7 +47,7 @@ pub struct CompareArgs {
     /// Calls per second on each system, all clients together
     #[arg(long, value_name = "OPS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     pub rate: u32,
-    /// Where everything is written; on a real disk  [default: quorate-runs/<time>-<seed>]
+    /// Where everything is written; on a real disk  [default: quorate-runs/TIME-SEED]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Opens the page in the browser

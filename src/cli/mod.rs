@@ -27,8 +27,6 @@ pub enum Exit {
 #[derive(Parser)]
 #[command(version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
-    #[command(flatten)]
-    connect: registry::Connect,
     #[command(subcommand)]
     command: Command,
 }
@@ -61,7 +59,7 @@ pub fn main() -> Exit {
     let done = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Dev(args) => dev::run(args),
-        Command::Registry(command) => registry::run(&cli.connect, command),
+        Command::Registry(command) => registry::run(command),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Compare(args) => compare::run(args),
     };

@@ -16,7 +16,7 @@ use crate::registry::Consistency;
 #[derive(Args, Clone, Debug)]
 pub struct Connect {
     /// The registry: cp (linearizable) or ap (always answers)
-    #[arg(long, env = "QUORATE_MODE", default_value = "cp", global = true)]
+    #[arg(long, env = "QUORATE_MODE", default_value = "cp")]
     mode: Mode,
     /// Servers; the first that can be reached is asked
     #[arg(
@@ -29,10 +29,10 @@ pub struct Connect {
     )]
     endpoints: Vec<String>,
     /// When to give up
-    #[arg(long, value_name = "MS", default_value_t = 2_000, global = true, value_parser = clap::value_parser!(u64).range(1..=30_000))]
+    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=30_000))]
     timeout_ms: u64,
     /// Print the answer as JSON
-    #[arg(long, global = true)]
+    #[arg(long)]
     json: bool,
 }
 
@@ -54,6 +54,8 @@ pub enum RegistryCommand {
         condition: ConditionArgs,
         #[command(flatten)]
         acks: AcksArg,
+        #[command(flatten)]
+        connect: Connect,
     },
     /// Shows who owns a name
     Whereis {
@@ -63,6 +65,8 @@ pub enum RegistryCommand {
         token: Option<String>,
         #[command(flatten)]
         level: Level,
+        #[command(flatten)]
+        connect: Connect,
     },
     /// Ends a registration
     Unregister {
@@ -72,6 +76,8 @@ pub enum RegistryCommand {
         token: Option<String>,
         #[command(flatten)]
         acks: AcksArg,
+        #[command(flatten)]
+        connect: Connect,
     },
     /// Lists names
     Names {
@@ -79,6 +85,8 @@ pub enum RegistryCommand {
         page: PageArgs,
         #[command(flatten)]
         level: Level,
+        #[command(flatten)]
+        connect: Connect,
     },
     /// Joins a group
     Join {
@@ -92,6 +100,8 @@ pub enum RegistryCommand {
         lease: Option<LeaseId>,
         #[command(flatten)]
         acks: AcksArg,
+        #[command(flatten)]
+        connect: Connect,
     },
     /// Leaves a group
     Leave {
@@ -102,6 +112,8 @@ pub enum RegistryCommand {
         token: Option<String>,
         #[command(flatten)]
         acks: AcksArg,
+        #[command(flatten)]
+        connect: Connect,
     },
     /// Lists the members of a group
     Members {
@@ -113,6 +125,8 @@ pub enum RegistryCommand {
         page: PageArgs,
         #[command(flatten)]
         level: Level,
+        #[command(flatten)]
+        connect: Connect,
     },
     /// Lists groups
     Groups {
@@ -120,6 +134,8 @@ pub enum RegistryCommand {
         page: PageArgs,
         #[command(flatten)]
         level: Level,
+        #[command(flatten)]
+        connect: Connect,
     },
     /// Lists ap names that two owners had, and who lost
     Conflicts {
@@ -131,9 +147,31 @@ pub enum RegistryCommand {
         after: Option<String>,
         #[arg(long, default_value_t = PAGE_LIMIT_DEFAULT, value_parser = parse_limit)]
         limit: usize,
+        #[command(flatten)]
+        connect: Connect,
     },
     /// Shows the cluster as the server sees it
-    Cluster,
+    Cluster {
+        #[command(flatten)]
+        connect: Connect,
+    },
+}
+
+impl RegistryCommand {
+    fn connect(&self) -> &Connect {
+        match self {
+            RegistryCommand::Register { connect, .. }
+            | RegistryCommand::Whereis { connect, .. }
+            | RegistryCommand::Unregister { connect, .. }
+            | RegistryCommand::Names { connect, .. }
+            | RegistryCommand::Join { connect, .. }
+            | RegistryCommand::Leave { connect, .. }
+            | RegistryCommand::Members { connect, .. }
+            | RegistryCommand::Groups { connect, .. }
+            | RegistryCommand::Conflicts { connect, .. }
+            | RegistryCommand::Cluster { connect } => connect,
+        }
+    }
 }
 
 #[derive(Args, Clone, Debug)]
@@ -218,7 +256,8 @@ enum Call {
 }
 
 /// Carries out one command against the first server that can be reached.
-pub fn run(connect: &Connect, command: RegistryCommand) -> anyhow::Result<Exit> {
+pub fn run(command: RegistryCommand) -> anyhow::Result<Exit> {
+    let connect = &command.connect().clone();
     let callers = connect.endpoints.iter().map(|url| Caller::new(url)).collect::<Result<Vec<_>, _>>();
     let understood = callers.map_err(Misused::from).and_then(|callers| Ok((callers, understand(connect, command)?)));
     let (callers, call) = match understood {
@@ -302,7 +341,7 @@ fn understand(connect: &Connect, command: RegistryCommand) -> Result<Call, Misus
         Ok(CallOptions { consistency, ..options.clone() })
     };
     Ok(match command {
-        RegistryCommand::Register { name, owner, meta, lease, condition, acks } => {
+        RegistryCommand::Register { name, owner, meta, lease, condition, acks, .. } => {
             let condition = match condition {
                 ConditionArgs { takeover: true, .. } => Condition::Takeover,
                 ConditionArgs { if_absent: true, .. } => Condition::Absent,
@@ -315,28 +354,28 @@ fn understand(connect: &Connect, command: RegistryCommand) -> Result<Call, Misus
             };
             Call::Command(Action::Register { name, owner, meta, lease, condition }, written(acks)?)
         }
-        RegistryCommand::Unregister { name, token: text, acks } => {
+        RegistryCommand::Unregister { name, token: text, acks, .. } => {
             Call::Command(Action::Unregister { name, token: token(text)? }, written(acks)?)
         }
-        RegistryCommand::Join { group, member, meta, lease, acks } => {
+        RegistryCommand::Join { group, member, meta, lease, acks, .. } => {
             Call::Command(Action::Join { group, member, meta, lease }, written(acks)?)
         }
-        RegistryCommand::Leave { group, member, token: text, acks } => {
+        RegistryCommand::Leave { group, member, token: text, acks, .. } => {
             Call::Command(Action::Leave { group, member, token: token(text)? }, written(acks)?)
         }
-        RegistryCommand::Whereis { name, token: text, level } => {
+        RegistryCommand::Whereis { name, token: text, level, .. } => {
             Call::Query(Query::Whereis { name, token: token(text)? }, read(level)?)
         }
-        RegistryCommand::Names { page, level } => Call::Query(Query::Names { page: page.into() }, read(level)?),
-        RegistryCommand::Members { group, node, page, level } => {
+        RegistryCommand::Names { page, level, .. } => Call::Query(Query::Names { page: page.into() }, read(level)?),
+        RegistryCommand::Members { group, node, page, level, .. } => {
             if !page.prefix.is_empty() {
                 return Err(Misused("members have no --prefix".to_owned()));
             }
             Call::Query(Query::Members { group, page: page.into(), node }, read(level)?)
         }
-        RegistryCommand::Groups { page, level } => Call::Query(Query::Groups { page: page.into() }, read(level)?),
+        RegistryCommand::Groups { page, level, .. } => Call::Query(Query::Groups { page: page.into() }, read(level)?),
         RegistryCommand::Conflicts { ack: Some(id), .. } => Call::Acknowledge(id),
-        RegistryCommand::Conflicts { ack: None, after, limit } => Call::Conflicts { after, limit },
-        RegistryCommand::Cluster => Call::Cluster,
+        RegistryCommand::Conflicts { ack: None, after, limit, .. } => Call::Conflicts { after, limit },
+        RegistryCommand::Cluster { .. } => Call::Cluster,
     })
 }

@@ -23,6 +23,15 @@ pub struct Executed {
     pub operation: Option<OpId>,
 }
 
+/// Boxed, for entries are large and refusals rare.
+type Refused = Box<Refusal>;
+
+impl From<Refused> for Executed {
+    fn from(refusal: Refused) -> Self {
+        Self::from(*refusal)
+    }
+}
+
 impl From<Refusal> for Executed {
     fn from(refusal: Refusal) -> Self {
         Self { outcome: Outcome::Refused(refusal), operation: None }
@@ -82,12 +91,12 @@ impl Core {
         lease: Option<&LeaseId>,
         condition: &Condition,
         now: Now,
-    ) -> Result<Executed, Refusal> {
+    ) -> Result<Executed, Refused> {
         lease_lives(lease)?;
         let holder = Holder::Owner(name.clone(), owner.clone());
         let standing = self.standing(&holder, condition);
         if let (Condition::Absent, Some(standing)) = (condition, &standing) {
-            return Err(Refusal::NameExists { current: standing.entry.clone() });
+            return Err(Box::new(Refusal::NameExists { current: standing.entry.clone() }));
         }
         if let Some(standing) = &standing
             && standing.owner_is_caller
@@ -97,10 +106,10 @@ impl Core {
             let entry = standing.entry.clone();
             match condition {
                 Condition::Token(_) if !standing.token_fits && !standing.token_superseded => {
-                    return Err(Refusal::TokenStale { current: Some(entry) });
+                    return Err(Box::new(Refusal::TokenStale { current: Some(entry) }));
                 }
                 Condition::Unchanged(revision) if *revision != entry.revision => {
-                    return Err(Refusal::RevisionStale { current: Some(entry) });
+                    return Err(Box::new(Refusal::RevisionStale { current: Some(entry) }));
                 }
                 _ => return Ok(self.keep(&holder, standing.best, meta, now)),
             }
@@ -108,13 +117,13 @@ impl Core {
         let current = standing.as_ref().map(|standing| standing.entry.clone());
         match (condition, &standing) {
             (Condition::Token(_), Some(standing)) if standing.token_fits => {}
-            (Condition::Token(_), _) => return Err(Refusal::TokenStale { current }),
+            (Condition::Token(_), _) => return Err(Box::new(Refusal::TokenStale { current })),
             (Condition::Unchanged(revision), Some(standing)) if *revision == standing.entry.revision => {}
             (Condition::Unchanged(_), _) | (Condition::Present, None) => {
-                return Err(Refusal::RevisionStale { current });
+                return Err(Box::new(Refusal::RevisionStale { current }));
             }
             (Condition::Free | Condition::Absent, Some(standing)) => {
-                return Err(Refusal::NameTaken { current: standing.entry.clone() });
+                return Err(Box::new(Refusal::NameTaken { current: standing.entry.clone() }));
             }
             (Condition::Present, Some(_)) | (Condition::Takeover, _) | (_, None) => {}
         }
@@ -126,7 +135,7 @@ impl Core {
         Ok(self.grant(holder, meta, takes, now))
     }
 
-    fn join(&mut self, holder: Holder, meta: &Meta, lease: Option<&LeaseId>, now: Now) -> Result<Executed, Refusal> {
+    fn join(&mut self, holder: Holder, meta: &Meta, lease: Option<&LeaseId>, now: Now) -> Result<Executed, Refused> {
         lease_lives(lease)?;
         let best = self.shown(&holder).map(|shown| shown.best.grant.id);
         Ok(match best {
@@ -294,10 +303,10 @@ impl Core {
 }
 
 /// No lease is ever granted by this version, so none is known.
-fn lease_lives(lease: Option<&LeaseId>) -> Result<(), Refusal> {
+fn lease_lives(lease: Option<&LeaseId>) -> Result<(), Refused> {
     match lease {
         None => Ok(()),
-        Some(_) => Err(Refusal::LeaseUnknown),
+        Some(_) => Err(Box::new(Refusal::LeaseUnknown)),
     }
 }
 

@@ -75,7 +75,8 @@ pub struct Records {
 }
 
 impl Records {
-    pub fn len(&self) -> usize {
+    /// How many there are.
+    pub fn count(&self) -> usize {
         self.by_loser.len()
     }
 

@@ -168,7 +168,7 @@ impl Core {
             members: tally.members,
             digest: format!("{:032x}", tally.digest),
             run: format!("{:x}", self.config.run.bits),
-            conflicts: self.map.records.len() as u64,
+            conflicts: self.map.records.count() as u64,
         }
     }
 

@@ -104,6 +104,8 @@ pub struct Grants {
     names: BTreeMap<Name, Slot>,
     groups: BTreeMap<Group, Members>,
     by_run: BTreeMap<Run, BTreeMap<u64, Arc<Grant>>>,
+    /// The grants whose meta has changed: few, so that giving a state away need not look at every slot.
+    changed: BTreeSet<OpId>,
     /// Names that several owners hold.
     contested: BTreeSet<Name>,
     /// Of these, the ones that changed since they were last looked at.
@@ -146,6 +148,14 @@ impl Grants {
         self.slot(&grant.holder)?.0.iter().find(|held| held.grant.id == id)
     }
 
+    /// The change of a grant's meta, if it has changed.
+    pub fn change_of(&self, id: OpId) -> Option<&MetaChange> {
+        if !self.changed.contains(&id) {
+            return None;
+        }
+        self.held(id)?.change.as_deref()
+    }
+
     /// All that stands, by run and number.
     pub fn runs(&self) -> &BTreeMap<Run, BTreeMap<u64, Arc<Grant>>> {
         &self.by_run
@@ -156,6 +166,9 @@ impl Grants {
         let grant = Arc::clone(&held.grant);
         let former = self.by_run.entry(grant.id.run).or_default().insert(grant.id.number, Arc::clone(&grant));
         assert!(former.is_none(), "a grant is put up once");
+        if held.change.is_some() {
+            self.changed.insert(grant.id);
+        }
         self.change(&grant.holder, |slot| {
             // Nearly every slot has one grant for all its life: no room for four.
             slot.0.reserve_exact(1);
@@ -170,6 +183,7 @@ impl Grants {
         if run.is_empty() {
             self.by_run.remove(&id.run);
         }
+        self.changed.remove(&id);
         let mut removed = None;
         self.change(&grant.holder, |slot| {
             let at = slot.0.iter().position(|held| held.grant.id == id).expect("both indexes hold the same grants");
@@ -192,6 +206,7 @@ impl Grants {
             .expect("both indexes hold the same grants");
         if held.changed() < change.stamp {
             held.change = Some(Box::new(change));
+            self.changed.insert(id);
         }
         true
     }

@@ -126,8 +126,7 @@ impl Map {
             let mut known = Vec::new();
             let mut last = 0;
             for (number, grant) in grants {
-                let held = self.grants.held(grant.id).expect("both indexes hold the same grants");
-                let change = held.change.as_deref();
+                let change = self.grants.change_of(grant.id);
                 if *number > covered {
                     state.fresh.push((Arc::clone(grant), change.cloned()));
                 } else {

@@ -28,18 +28,44 @@ pub enum Message {
     Vector { context: Context, answer: bool },
     /// Asks for what this context lacks. `id` tells the answers apart.
     Pull { id: u64, context: Context },
-    /// Operations that a pull's context lacked. `context` is all that the sender has applied; `more`: these are not all.
-    Operations { id: u64, context: Context, operations: Vec<Operation>, more: bool, hlc: u64 },
+    /// Operations that a pull's context lacked.
+    Operations(Page),
     /// A state is being put together for a pull, which takes a while.
     Preparing { id: u64 },
     /// A piece of an encoded [`State`], because the kept log is too short.
-    Piece { id: u64, number: u32, of: u32, bytes: Bytes, hlc: u64 },
+    Piece(Piece),
     /// Passed on by the receiver from `from` to `to`, which do not get through to each other.
     Relay { from: NodeId, to: NodeId, message: Box<Message> },
     /// Asks for all that stands under the keys of a question, with the context.
     Ask { id: u64, query: Query },
     /// `upto`: keys after this one are left out; none: nothing is left out.
     Told { id: u64, state: State, upto: Option<String> },
+}
+
+/// One answer to a pull.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Page {
+    /// The pull's.
+    pub id: u64,
+    /// All that the sender has applied.
+    pub context: Context,
+    pub operations: Vec<Operation>,
+    /// These are not all.
+    pub more: bool,
+    /// The last stamp that the sender has given out or seen.
+    pub hlc: u64,
+}
+
+/// A part of an encoded state. Pieces come in order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Piece {
+    /// The pull's.
+    pub id: u64,
+    pub number: u32,
+    pub of: u32,
+    pub bytes: Bytes,
+    /// The last stamp that the sender has given out or seen.
+    pub hlc: u64,
 }
 
 /// Which connection a message takes: pushes and questions never wait behind a state.
@@ -59,9 +85,9 @@ impl Message {
             Message::Compare { .. }
             | Message::Vector { .. }
             | Message::Pull { .. }
-            | Message::Operations { .. }
+            | Message::Operations(_)
             | Message::Preparing { .. }
-            | Message::Piece { .. } => Lane::Sync,
+            | Message::Piece(_) => Lane::Sync,
         }
     }
 
@@ -88,7 +114,7 @@ pub fn pieces(id: u64, state: &State, hlc: u64) -> Vec<Message> {
         .map(|number| {
             let from = number as usize * PIECE_LEN_MAX;
             let to = bytes.len().min(from + PIECE_LEN_MAX);
-            Message::Piece { id, number, of, bytes: bytes.slice(from..to), hlc }
+            Message::Piece(Piece { id, number, of, bytes: bytes.slice(from..to), hlc })
         })
         .collect()
 }

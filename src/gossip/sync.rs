@@ -14,7 +14,7 @@ use super::ask;
 use super::context::Context;
 use super::core::{Core, Effect, Effects, Now};
 use super::map::State;
-use super::message::{self, BATCH_BYTES_MAX, Message};
+use super::message::{self, BATCH_BYTES_MAX, Message, Page, Piece};
 use super::operation::Operation;
 use super::peers::Contact;
 
@@ -88,17 +88,13 @@ impl Core {
             }
             Message::Vector { context, answer } => self.on_vector(from, context, answer, now, effects),
             Message::Pull { id, context } => self.on_pull(from, id, context, effects),
-            Message::Operations { id, context, operations, more, hlc } => {
-                self.on_operations(from, id, context, operations, more, hlc, now, effects);
-            }
+            Message::Operations(page) => self.on_operations(from, page, now, effects),
             Message::Preparing { id } => {
                 if let Some(pull) = self.sync.pull_of(from, id) {
                     pull.patience_until_ms = now.ms + PREPARING_PATIENCE_MS;
                 }
             }
-            Message::Piece { id, number, of, bytes, hlc } => {
-                self.on_piece(from, id, (number, of), bytes, hlc, now, effects);
-            }
+            Message::Piece(piece) => self.on_piece(from, piece, now, effects),
             Message::Ask { id, query } => {
                 let (state, upto) = ask::part(&self.map, &query);
                 effects.push(self.post(from, Message::Told { id, state, upto }));
@@ -146,8 +142,8 @@ impl Core {
             return;
         };
         let context = self.map.context.clone();
-        let message = Message::Operations { id, context, operations, more: !all, hlc: self.hlc.last() };
-        effects.push(self.post(from, message));
+        let page = Page { id, context, operations, more: !all, hlc: self.hlc.last() };
+        effects.push(self.post(from, Message::Operations(page)));
     }
 
     /// The state for a peer with this context, in pieces. Only reads, for it may take a while.
@@ -158,18 +154,8 @@ impl Core {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn on_operations(
-        &mut self,
-        from: NodeId,
-        id: u64,
-        context: Context,
-        operations: Vec<Operation>,
-        more: bool,
-        hlc: u64,
-        now: Now,
-        effects: &mut Effects,
-    ) {
+    fn on_operations(&mut self, from: NodeId, page: Page, now: Now, effects: &mut Effects) {
+        let Page { id, context, operations, more, hlc } = page;
         self.hlc.observe(hlc);
         self.confirm(from, &context, effects);
         // Late answers of a pull that was given up are facts all the same.
@@ -185,26 +171,16 @@ impl Core {
         if more {
             pull.patience_until_ms = now.ms + patience_ms;
             pull.id = next_id;
-            let id = next_id;
             self.sync.last_id = next_id;
             let context = self.map.context.clone();
-            effects.push(self.post(from, Message::Pull { id, context }));
+            effects.push(self.post(from, Message::Pull { id: next_id, context }));
         } else {
             self.end_pull(now, effects);
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn on_piece(
-        &mut self,
-        from: NodeId,
-        id: u64,
-        (number, of): (u32, u32),
-        bytes: Bytes,
-        hlc: u64,
-        now: Now,
-        effects: &mut Effects,
-    ) {
+    fn on_piece(&mut self, from: NodeId, piece: Piece, now: Now, effects: &mut Effects) {
+        let Piece { id, number, of, bytes, hlc } = piece;
         self.hlc.observe(hlc);
         let patience_ms = self.patience_ms(from);
         let Some(pull) = self.sync.pull_of(from, id) else { return };

@@ -22,7 +22,7 @@ const NODE: HeaderName = HeaderName::from_static(header::NODE);
 const EXPOSED: &str = "ETag, Retry-After, Location, Quorate-Mode, Quorate-Node, Quorate-Revision, Quorate-Peers, \
                        Quorate-Acks, Quorate-Staleness-Ms";
 
-/// The whole API: hand it requests, or a listener with [`super::serve`].
+/// The whole API: hand it requests, or a listener with [`super::serve()`].
 #[derive(Clone)]
 pub struct Api {
     shared: Arc<Shared>,

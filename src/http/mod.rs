@@ -3,7 +3,7 @@
 //! A request passes [`door`] (origins, how many at once), is routed on its path as it was sent, and becomes a command or a
 //! query in [`names`] or [`groups`]; [`params`] and [`levels`] read what is asked of the call, [`body`] what it carries,
 //! [`mount`] hands it to the registry with its deadline, and [`reply`] turns what came of it into an answer by the table in
-//! `wire::status`. [`cluster`] and [`health`] serve the rest, [`serve`] the connections.
+//! `wire::status`. [`cluster`] and [`health`] serve the rest, [`mod@serve`] the connections.
 
 mod body;
 mod cluster;

@@ -1,7 +1,7 @@
 //! What `--systems` names: a system that the referee can start, call, harm and look into.
 //!
 //! [`nodes`] runs our own nodes as child processes (started by [`children`], at ports from [`ports`]) and calls them through
-//! [`registry_client`]; [`reference`] is a registry in this very process that cannot go wrong, to test the referee with.
+//! [`registry_client`]; [`mod@reference`] is a registry in this very process that cannot go wrong, to test the referee with.
 
 pub mod children;
 pub mod nodes;

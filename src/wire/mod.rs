@@ -2,7 +2,7 @@
 //! same thing.
 //!
 //! [`status`] is the one table of codes, HTTP statuses and certainty; [`body`] and [`cluster`] hold the shapes of the JSON
-//! bodies; [`write`] turns what the model returns into them and [`read`] turns them back; [`path`] quotes names in paths.
+//! bodies; [`mod@write`] turns what the model returns into them and [`read`] turns them back; [`path`] quotes names in paths.
 
 pub mod body;
 pub mod cluster;

@@ -9,5 +9,6 @@ mod logs;
 mod processes;
 mod report;
 mod runner;
+mod sides;
 mod synthetic;
 mod toys;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::faults::{Span, ms};
 use super::grants::Grant;
 use super::story::Story;
+use super::views::Seen;
 
 /// A stretch in which a name had more than one owner.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -123,35 +124,43 @@ fn held_by_clients<'a>(story: &'a Story, name: &str) -> Vec<Hold<'a>> {
     holds
 }
 
-/// When the last node stopped showing it, if it was ever shown and every node that showed it has been looked at since.
+/// When the last node stopped showing it, if every node that showed it has been looked at since; for a grant that was never
+/// shown, when its own node was first looked at and did not show it.
 fn withdrawn_at(story: &Story, grant: &Grant) -> Option<u64> {
-    let shows =
-        |seen: &super::views::Seen| seen.view.names.get(grant.key).is_some_and(|(_, token)| token == grant.token);
-    let last = story.views.iter().rposition(|seen| shows(seen))?;
+    let shows = |seen: &Seen| seen.view.names.get(grant.key).is_some_and(|(_, token)| token == grant.token);
+    let Some(last) = story.views.iter().rposition(shows) else {
+        return story.views.iter().find(|seen| Some(seen.node) == grant.node && seen.from >= grant.acked).map(|s| s.at);
+    };
     let since = &story.views[last + 1..];
     let nodes: BTreeSet<u64> = story.views.iter().filter(|seen| shows(seen)).map(|seen| seen.node).collect();
     let looked_at: BTreeSet<u64> = since.iter().map(|seen| seen.node).collect();
     nodes.is_subset(&looked_at).then_some(story.views[last].at)
 }
 
-/// Between two looks that showed the same grant, the node showed it all along; cut off where somebody may have ended the grant.
+/// From the first to the last of the looks in a row that showed the same grant, the node showed it all along; cut off where somebody
+/// may have ended the grant.
 fn shown_by_nodes<'a>(story: &'a Story, name: &str) -> Vec<Hold<'a>> {
     let mut holds = Vec::new();
     for node in &story.run.header.nodes {
-        let mut before: Option<(&str, &str, u64)> = None;
+        let mut row: Option<(&str, &str, Span)> = None;
+        let mut end = |row: Option<(&'a str, &'a str, Span)>| {
+            let Some((owner, token, mut span)) = row else { return };
+            span.to = span.to.min(given_up_at(story, name, owner, token));
+            if !span.is_empty() {
+                holds.push(Hold { owner, node: Some(*node), span });
+            }
+        };
         for seen in story.views.iter().filter(|seen| seen.node == *node) {
             let now = seen.view.names.get(name).map(|(owner, token)| (owner.as_str(), token.as_str()));
-            if let (Some((owner, token, since)), Some(now)) = (before, now) {
-                if now == (owner, token) {
-                    let until = seen.from.min(given_up_at(story, name, owner, token));
-                    let span = Span { from: since, to: until };
-                    if !span.is_empty() {
-                        holds.push(Hold { owner, node: Some(*node), span });
-                    }
+            match (&mut row, now) {
+                (Some((owner, token, span)), Some(now)) if now == (*owner, *token) => span.to = seen.from,
+                _ => {
+                    end(row.take());
+                    row = now.map(|(owner, token)| (owner, token, Span { from: seen.at, to: seen.at }));
                 }
             }
-            before = now.map(|(owner, token)| (owner, token, seen.at));
         }
+        end(row);
     }
     holds.sort_by_key(|hold| hold.span);
     holds

@@ -129,7 +129,8 @@ impl<'a> Grants<'a> {
     }
 }
 
-pub fn names<'a>(ops: &[Op<'a>]) -> Grants<'a> {
+/// Without consensus, grants of one owner stand side by side, and any of their tokens ends all (A7).
+pub fn names<'a>(ops: &[Op<'a>], linearizable: bool) -> Grants<'a> {
     let mut grants = Grants::default();
     for (at, op) in ops.iter().enumerate().filter(|(_, op)| op.possible()) {
         match op.what {
@@ -147,6 +148,15 @@ pub fn names<'a>(ops: &[Op<'a>]) -> Grants<'a> {
                 grants.end(ending(op, at, name, None, token.as_deref()), result.as_ref());
             }
             _ => {}
+        }
+    }
+    if !linearizable {
+        for (key, endings) in &mut grants.endings {
+            let granted = grants.granted.get(key).map_or(&[][..], Vec::as_slice);
+            for end in endings.iter_mut().filter(|end| end.token.is_some()) {
+                end.owner = granted.iter().find(|grant| Some(grant.token) == end.token).map(|grant| grant.owner);
+                end.all_of_owner = end.owner.is_some();
+            }
         }
     }
     grants.sort()

@@ -177,11 +177,13 @@ fn member_is_back(story: &Story, grant: &Grant) -> Vec<bool> {
     let of_member = |owner: &str| owner == grant.owner;
     let silent = story.groups.silent(grant.key).iter().any(|silent| of_member(silent.owner));
     let others = story.groups.of(grant.key).iter().filter(|other| of_member(other.owner) && other.token != grant.token);
-    // It was surely there to be ended with the rest, or was ended by a call of its own.
-    let excused = silent
-        || others
-            .into_iter()
-            .any(|other| !surely_known(story, other, end) && story.groups.ended_by(other).next().is_none());
+    // A node that knows the grant which the token is of ends with it all that it knows of that member.
+    let ends_the_rest = surely_known(story, grant, end);
+    let excuses = |other: &Grant| {
+        let ended_with_it = ends_the_rest && surely_known(story, other, end);
+        !ended_with_it && sure_end(story, &story.groups, other).is_none()
+    };
+    let excused = silent || others.into_iter().any(excuses);
     if excused { Vec::new() } else { story.last_members(grant.key, grant.owner) }
 }
 

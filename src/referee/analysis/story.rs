@@ -59,7 +59,7 @@ impl<'a> Story<'a> {
         let ops = ops::pair(&run.events);
         let faults = Faults::of(&run.events);
         let (views, told) = views::seen(&run.events);
-        let names = grants::names(&ops);
+        let names = grants::names(&ops, run.promises.linearizable);
         let groups = grants::groups(&ops, run.promises.linearizable);
         let mut last_write = BTreeMap::new();
         for op in ops.iter().filter(|op| op.changes()) {

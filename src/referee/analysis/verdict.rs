@@ -335,7 +335,7 @@ fn tested(story: &Story, found: &Findings) -> Answer {
     for f in used {
         let in_fault =
             |op: &&Op| op.f() == f && op.outcome == Outcome::Ok && op.side.is_some_and(|side| side != Side::Whole);
-        if !story.ops.iter().any(|op| in_fault(&&op)) {
+        if !story.ops.iter().any(|op| in_fault(&op)) {
             return unknown(format!("no {f} was answered during a fault"));
         }
     }

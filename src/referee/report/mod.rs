@@ -1,6 +1,6 @@
 //! What a comparison shows: a table in the terminal, `report.json`, and one page that opens offline.
 //!
-//! [`data`] is what comes in; [`judge`] has it analysed once. Then [`table`] is for the terminal, [`json`] for scripts, [`page`] and
+//! [`data`] is what comes in; [`judge`] has it analysed once. Then [`mod@table`] is for the terminal, [`json`] for scripts, [`page`] and
 //! [`html`] for people, who also get [`prose`]: what was found, in plain English.
 
 pub mod data;

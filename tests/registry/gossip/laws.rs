@@ -107,7 +107,7 @@ fn straight(operations: &[Operation], context: &Context) -> State {
 fn merged(receiver: &Map, giver: &Map) -> Map {
     let mut merged = receiver.clone();
     let pieces = message::pieces(1, &giver.state_for(&receiver.context), 0).into_iter().map(|message| match message {
-        Message::Piece { bytes, .. } => bytes,
+        Message::Piece(piece) => piece.bytes,
         other => panic!("{other:?}"),
     });
     merged.merge(message::join(&pieces.collect::<Vec<_>>()).unwrap());

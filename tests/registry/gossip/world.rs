@@ -48,7 +48,7 @@ enum Due {
     Message {
         from: NodeId,
         to: NodeId,
-        message: Message,
+        message: Box<Message>,
     },
     /// `at` notices whether it hears `peer`.
     Notice {
@@ -198,7 +198,7 @@ impl World {
         let bytes = message.encode();
         for _ in 0..1 + u64::from(self.rng.random_bool(self.weather.twice)) {
             let after = self.rng.random_range(1..=self.weather.delay_ms_max);
-            let message = Message::decode(&bytes).expect("what was encoded");
+            let message = Box::new(Message::decode(&bytes).expect("what was encoded"));
             self.later(after, Due::Message { from, to, message });
         }
     }
@@ -282,7 +282,7 @@ impl World {
         match due {
             Due::Message { from, to, message } => {
                 if self.is_linked(to, from) {
-                    self.with(to, |core, now, effects| core.handle(from, message, now, effects));
+                    self.with(to, |core, now, effects| core.handle(from, *message, now, effects));
                 }
             }
             Due::Notice { at, peer, up } => {

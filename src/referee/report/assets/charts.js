@@ -111,7 +111,7 @@ function latencyPanel() {
     const paint = (c) => {
       for (let power = low; power <= high; power += 1) {
         const ms = 10 ** power;
-        draw(c.all, "line", { class: "grid", x1: c.left, x2: c.left + c.width, y1: y(ms), y2: y(ms) });
+        draw(c.back, "line", { class: "grid", x1: c.left, x2: c.left + c.width, y1: y(ms), y2: y(ms) });
         draw(c.all, "text", { class: "tick", x: c.left - 8, y: y(ms) + 4, "text-anchor": "end" }, ms < 1 ? `${ms * 1000} µs` : ms < 1000 ? `${ms} ms` : `${ms / 1000} s`);
       }
       const runs = [[]];
@@ -140,7 +140,7 @@ function divergencePanel() {
   for (const system of data.systems) {
     const paint = (c) => {
       for (let n = 1; n <= most; n += 1) {
-        draw(c.all, "line", { class: "grid", x1: c.left, x2: c.left + c.width, y1: y(n), y2: y(n) });
+        draw(c.back, "line", { class: "grid", x1: c.left, x2: c.left + c.width, y1: y(n), y2: y(n) });
         if (n === 1 || n === most) draw(c.all, "text", { class: "tick", x: c.left - 8, y: y(n) + 4, "text-anchor": "end" }, n === 1 ? "1 view" : `${n} views`);
       }
       let path = "";

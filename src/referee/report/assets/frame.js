@@ -45,7 +45,7 @@ function ticks(from, to, wanted) {
 
 /**
  * One chart in one row: `paint(c)` draws, `tell(t, y, c)` says what is under the pointer, as lines of text.
- * `c` holds the clipped plot area `area`, the whole drawing `all`, `x(t)`, `width`, `height` (of the plot alone) and `left`.
+ * `c` holds the clipped plot area `area`, what lies behind it `back`, the whole drawing `all`, `x(t)`, `width`, `drawn` (the plot's height) and `left`.
  */
 function chart(panel, system, note, height, paint, tell, label) {
   const plot = node("div", { class: "plot" });
@@ -67,8 +67,9 @@ function render() {
       draw(svg, "line", { class: "grid", x1: left + x(t), x2: left + x(t), y1: 0, y2: height });
       draw(svg, "text", { class: "tick", x: left + x(t), y: height + 16, "text-anchor": "middle" }, `${t / 1000} s`);
     }
+    const back = draw(svg, "g", {});
     const area = draw(svg, "svg", { x: left, y: 0, width, height });
-    Object.assign(it, { x, width, left, drawn: height, svg, area, all: svg });
+    Object.assign(it, { x, width, left, drawn: height, area, back, all: svg });
     bands(it);
     it.paint(it);
     it.cross = draw(area, "line", { class: "cross", y1: 0, y2: height, visibility: "hidden" });
