@@ -168,9 +168,13 @@ impl Caller {
         self.plain(Method::PUT, "/v1/faults?", Some(faults), timeout).await
     }
 
-    /// Which peers answer the node, over TCP and UDP, through the faults in force.
-    pub async fn probe(&self, timeout: Duration) -> Result<BTreeMap<NodeId, ProbeBody>, Cause> {
-        self.plain(Method::GET, "/v1/faults/probe?", None::<&()>, timeout).await
+    /// Which peers answer the node within `wait`, over TCP and UDP, through the faults in force. Its answer takes as long as that
+    /// if one of them does not, and may take up to `timeout` to arrive.
+    pub async fn probe(&self, wait: Duration, timeout: Duration) -> Result<BTreeMap<NodeId, ProbeBody>, Cause> {
+        let path = format!("/v1/faults/probe?timeout_ms={}", wait.as_millis());
+        let prepared = Prepared { method: Method::GET, path, headers: Vec::new(), body: Vec::new() };
+        let answered = self.exchange(prepared, timeout).await.map_err(Broken::cause)?;
+        judge::plain(&answered)
     }
 
     /// Whether the node serves: this mode, or at all.

@@ -72,7 +72,7 @@ impl Core {
     /// Membership hears the peer, or hears of it through others.
     pub fn peer_up(&mut self, node: NodeId, now: Now, effects: &mut Effects) {
         let me = self.config.run;
-        let last = self.map.context.get(me);
+        let (last, resume_max) = (self.map.context.get(me), self.resume_max());
         let peer = self.peers.entry(node).or_insert_with(|| Peer::configured(now.ms));
         peer.configured = true;
         if peer.contact == Contact::Down {
@@ -80,7 +80,7 @@ impl Core {
             peer.returned_ms = now.ms;
             peer.unanswered = 0;
             peer.via = None;
-            peer.skip_backlog(me, last);
+            peer.skip_backlog(me, last, resume_max);
         }
         self.want(node);
         self.start_pull(now, effects);
@@ -104,14 +104,14 @@ impl Core {
     /// A connection for pushing to the peer stands; `run` is the process at its other end.
     pub fn link_up(&mut self, node: NodeId, run: u64) {
         let me = self.config.run;
-        let last = self.map.context.get(me);
+        let (last, resume_max) = (self.map.context.get(me), self.resume_max());
         if let Some(peer) = self.peers.get_mut(&node) {
             if peer.run.replace(run).is_some_and(|former| former != run) {
                 // What the process before it had confirmed is gone with it.
                 peer.covers = Context::default();
             }
             peer.pushed = Some(peer.covers.get(me));
-            peer.skip_backlog(me, last);
+            peer.skip_backlog(me, last, resume_max);
         }
     }
 
@@ -307,11 +307,18 @@ impl Core {
     }
 }
 
+impl Core {
+    /// How long a backlog is pushed when contact returns. The flaw is of state transfer: there it is always that.
+    fn resume_max(&self) -> u64 {
+        if self.config.flaws.transfer_without_context { 0 } else { RESUME_MAX }
+    }
+}
+
 impl Peer {
     /// After a long time apart the peer pulls what it lacks: pushing it too would send everything twice.
-    fn skip_backlog(&mut self, me: Run, last: u64) {
+    fn skip_backlog(&mut self, me: Run, last: u64, resume_max: u64) {
         if let Some(pushed) = self.pushed
-            && last - pushed.min(last) > RESUME_MAX
+            && last - pushed.min(last) > resume_max
         {
             self.pushed = Some(last);
         } else if let Some(pushed) = &mut self.pushed {

@@ -15,10 +15,10 @@ use super::schedule::{Fault, FaultKind, Plan, Schedule};
 /// How long before a fault the leader is looked for, and how long after its time it is waited for.
 const LEADER_BEFORE: Duration = Duration::from_millis(100);
 const LEADER_AFTER: Duration = Duration::from_millis(1_000);
-/// How long a node may take to try its links.
-const PROBE_MAX: Duration = Duration::from_millis(700);
+/// How long a node may take to try its links and say so. It is busy, and a link that is cut is tried for a while.
+const PROBE_MAX: Duration = Duration::from_millis(1_500);
 /// How long links may take to become as they are meant to be. After a heal nodes may be busy with what they have to tell each other.
-const PROBE_FOR: Duration = Duration::from_millis(1_500);
+const PROBE_FOR: Duration = Duration::from_millis(2_000);
 /// How long a heal is tried for before the run is given up.
 const HEAL_FOR: Duration = Duration::from_secs(5);
 /// How long a fault may take to be put in force.

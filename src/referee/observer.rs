@@ -1,13 +1,14 @@
 //! Looks at every node's own view, beside the workload.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::history::{Conflict, View, What};
+use super::client::Completion;
+use super::history::{Conflict, Process, View, What};
 use super::scene::Scene;
 use crate::model::ident::NodeId;
 
@@ -52,7 +53,7 @@ pub async fn settle(scene: &Arc<Scene>) -> bool {
     }
     for (node, records) in conflicts {
         if let Some(Some(records)) = records {
-            scene.recorder.observed(node, scene.side(node), What::Conflicts { records });
+            scene.recorder.told(node, scene.side(node), records);
         }
     }
     agreed == 2
@@ -64,10 +65,18 @@ fn as_set(records: &Option<Vec<Conflict>>) -> BTreeSet<&Conflict> {
 }
 
 async fn look(scene: &Scene, node: NodeId) -> Option<View> {
-    let side = scene.side(node);
-    let view = scene.running.view(node, Instant::now() + LOOK_MAX).await.ok()?;
-    scene.recorder.observed(node, side, What::View(view.clone()));
-    Some(view)
+    let nothing = View { node, names: BTreeMap::new(), groups: BTreeMap::new(), leader: None };
+    let looking = scene.recorder.invoke(Process::Observer, node, scene.side(node), &What::View(nothing));
+    match scene.running.view(node, Instant::now() + LOOK_MAX).await {
+        Ok(view) => {
+            scene.recorder.complete(looking, Completion::Ok(What::View(view.clone())));
+            Some(view)
+        }
+        Err(why) => {
+            scene.recorder.complete(looking, Completion::Fail(format!("{why:#}")));
+            None
+        }
+    }
 }
 
 /// Whether all are there and equal.

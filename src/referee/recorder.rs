@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::client::Completion;
-use super::history::{Event, Header, Kind, Process, Side, What};
+use super::history::{Conflict, Event, Header, Kind, Process, Side, What};
 use crate::model::ident::NodeId;
 
 /// The most that a history may weigh: an event weighs one, and a view one more for each name and member that it shows. At the
@@ -86,16 +86,11 @@ impl Recorder {
         self.add(|event| Event { kind: Kind::Info, process: Process::Nemesis, what, ..event });
     }
 
-    /// What the observer saw of a node.
-    pub fn observed(&self, node: NodeId, side: Side, what: What) {
-        self.add(|event| Event {
-            kind: Kind::Ok,
-            process: Process::Observer,
-            what,
-            node: Some(node),
-            side: Some(side),
-            ..event
-        });
+    /// What a node told the observer of conflicts.
+    pub fn told(&self, node: NodeId, side: Side, records: Vec<Conflict>) {
+        let what = What::Conflicts { records };
+        let (kind, process) = (Kind::Ok, Process::Observer);
+        self.add(|event| Event { kind, process, what, node: Some(node), side: Some(side), ..event });
     }
 
     /// All events so far; the recorder begins anew.

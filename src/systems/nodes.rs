@@ -32,6 +32,8 @@ const START_MAX: Duration = Duration::from_secs(30);
 const STOP_MAX: Duration = Duration::from_secs(5);
 /// How long a node may take to answer what is not part of the workload.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long a link may take to carry a sign of life and its echo.
+const PROBE_WAIT: Duration = Duration::from_millis(400);
 const POLL_PERIOD: Duration = Duration::from_millis(50);
 
 /// The systems `cp` and `ap`, and those with a planted flaw.
@@ -276,7 +278,7 @@ impl Running for Cluster {
 
     async fn reached(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Reach> {
         let timeout = deadline.saturating_duration_since(Instant::now());
-        let answers = self.node(node)?.caller.probe(timeout).await?;
+        let answers = self.node(node)?.caller.probe(PROBE_WAIT, timeout).await?;
         let of = |wanted: fn(bool, bool) -> bool| -> BTreeSet<NodeId> {
             answers.iter().filter(|(_, probe)| wanted(probe.tcp, probe.udp)).map(|(peer, _)| *peer).collect()
         };

@@ -6,6 +6,7 @@ use super::faults::Faults;
 use super::grants::{self, Grant, Grants};
 use super::ops::{self, Key, Op};
 use super::views::{self, Seen, Told};
+use crate::model::ident::NodeId;
 use crate::referee::history::{Found, What};
 use crate::referee::report::data::Run;
 
@@ -29,8 +30,28 @@ pub struct LastWord<'a> {
     pub owner: Option<&'a str>,
     pub token: Option<&'a str>,
     pub at: u64,
-    /// A client's read through the public door, not the observer's.
-    pub by_client: bool,
+}
+
+/// What each node said last: a read straight after a heal is no last word if the node was looked at again.
+struct Latest<T>(BTreeMap<Option<NodeId>, (u64, T)>);
+
+impl<T> Default for Latest<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T> Latest<T> {
+    fn add(&mut self, node: Option<NodeId>, from: u64, word: T) {
+        match self.0.get(&node) {
+            Some((later, _)) if *later > from => {}
+            _ => drop(self.0.insert(node, (from, word))),
+        }
+    }
+
+    fn all(self) -> Vec<T> {
+        self.0.into_values().map(|(_, word)| word).collect()
+    }
 }
 
 impl<'a> Story<'a> {
@@ -63,51 +84,42 @@ impl<'a> Story<'a> {
         Some(self.last_write.get(&key).copied().unwrap_or(0).max(healed))
     }
 
-    /// What is known of a name at the end: the last read and the last view of every node that began after the last write and
+    /// What is known of a name at the end: the last read or view of every node that began after the last write and
     /// after the last heal.
     pub fn last_words(&self, name: &str) -> Vec<LastWord<'_>> {
         let Some(from) = self.final_from(Key::Name(name)) else { return Vec::new() };
-        let mut reads = BTreeMap::new();
+        let mut last = Latest::default();
         for op in self.ops.iter().filter(|op| op.invoked >= from) {
-            let (What::Whereis { name: of, result: Some(Found { owner, token }) }, Some(at)) = (op.what, op.acked())
-            else {
-                continue;
-            };
-            if of == name {
-                let word = LastWord { owner: owner.as_deref(), token: token.as_deref(), at, by_client: true };
-                reads.insert(op.node, word);
+            if let (What::Whereis { name: of, result: Some(Found { owner, token }) }, Some(at)) = (op.what, op.acked())
+                && of == name
+            {
+                last.add(op.node, op.invoked, LastWord { owner: owner.as_deref(), token: token.as_deref(), at });
             }
         }
-        let mut views = BTreeMap::new();
         for seen in self.views.iter().filter(|seen| seen.from >= from) {
             let held = seen.view.names.get(name);
-            let word = LastWord {
-                owner: held.map(|held| held.0.as_str()),
-                token: held.map(|held| held.1.as_str()),
-                at: seen.at,
-                by_client: false,
-            };
-            views.insert(seen.node, word);
+            let (owner, token) = (held.map(|held| held.0.as_str()), held.map(|held| held.1.as_str()));
+            last.add(Some(seen.node), seen.from, LastWord { owner, token, at: seen.at });
         }
-        reads.into_values().chain(views.into_values()).collect()
+        last.all()
     }
 
     /// For every last look at, or read of, a group: whether the member was there. As [`last_words`](Self::last_words).
     pub fn last_members(&self, group: &str, member: &str) -> Vec<bool> {
         let Some(from) = self.final_from(Key::Group(group)) else { return Vec::new() };
-        let mut reads = BTreeMap::new();
+        let mut last = Latest::default();
         for op in self.ops.iter().filter(|op| op.invoked >= from && op.acked().is_some()) {
-            if let What::Members { group: of, result: Some(found) } = op.what {
-                if of == group {
-                    reads.insert(op.node, found.members.contains(member));
-                }
+            if let What::Members { group: of, result: Some(found) } = op.what
+                && of == group
+            {
+                last.add(op.node, op.invoked, found.members.contains(member));
             }
         }
-        let mut views = BTreeMap::new();
         for seen in self.views.iter().filter(|seen| seen.from >= from) {
-            views.insert(seen.node, seen.view.groups.get(group).is_some_and(|members| members.contains(member)));
+            let there = seen.view.groups.get(group).is_some_and(|members| members.contains(member));
+            last.add(Some(seen.node), seen.from, there);
         }
-        reads.into_values().chain(views.into_values()).collect()
+        last.all()
     }
 
     pub fn grant(&self, name: &str, token: &str) -> Option<&Grant<'a>> {

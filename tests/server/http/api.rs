@@ -166,7 +166,7 @@ async fn the_plain_calls_work() {
     let mut faults = caller.faults(timeout).await.unwrap();
     faults.peers.entry(2).or_default().incoming.drop = true;
     assert_eq!(caller.set_faults(&faults, timeout).await.unwrap(), faults);
-    assert!(caller.probe(timeout).await.unwrap()[&2].tcp);
+    assert!(caller.probe(timeout, timeout).await.unwrap()[&2].tcp);
     assert!(caller.ready(Some(Mode::Cp), timeout).await.unwrap().ready);
     assert_eq!(caller.ready(Some(Mode::Ap), timeout).await, Err(Cause::Server(Reason::Starting)));
 }
