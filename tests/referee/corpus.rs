@@ -49,9 +49,7 @@ fn all_are_right(dir: &Path) -> Tally {
 #[test]
 fn the_histories_of_porcupine_and_knossos_get_their_verdicts() {
     let Some(corpus) = std::env::var_os("QUORATE_CORPUS") else {
-        println!(
-            "skipped: set QUORATE_CORPUS to a directory that holds porcupine/verdicts.tsv and knossos/verdicts.tsv"
-        );
+        super::skipped("set QUORATE_CORPUS to a directory that holds porcupine/verdicts.tsv and knossos/verdicts.tsv");
         return;
     };
     for part in ["porcupine", "knossos"] {

@@ -12,3 +12,9 @@ mod runner;
 mod sides;
 mod synthetic;
 mod toys;
+
+/// Says that a test cannot run here. Straight to standard error: the harness would keep what a passing test prints to itself.
+fn skipped(why: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}

@@ -112,7 +112,7 @@ fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_started() {
 #[test]
 fn a_directory_in_memory_is_refused_where_there_is_one() {
     if !Path::new("/dev/shm").is_dir() {
-        eprintln!("skipped: there is no /dev/shm");
+        super::skipped("there is no /dev/shm");
         return;
     }
     let done = compare(&["--out", "/dev/shm/quorate-test/run"]).output().unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::nodes::{Nodes, http};
+use super::nodes::{Nodes, http, skipped};
 
 /// The rounds of killing all nodes at once.
 const ROUNDS: usize = 20;
@@ -77,7 +77,7 @@ fn kill_9_of_all_nodes_in_a_loop_of_20_loses_no_acknowledged_registration() {
 fn strace_shows_fdatasync_between_append_and_acknowledgement() {
     use std::process::{Command, Stdio};
     if !cfg!(target_os = "linux") || Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
-        println!("skipped: strace is not installed (apt-get install strace)");
+        skipped("strace is not installed (apt-get install strace)");
         return;
     }
     let nodes = Nodes::start(1, &[]);
@@ -104,7 +104,7 @@ fn strace_shows_fdatasync_between_append_and_acknowledgement() {
     let _ = tracer.wait();
     let trace = std::fs::read_to_string(&trace).unwrap_or_default();
     if !trace.contains("201 Created") {
-        println!("skipped: strace may not attach to processes here");
+        skipped("strace may not attach to processes here");
         return;
     }
     let lines = trace.lines().collect::<Vec<_>>();

@@ -32,6 +32,11 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Says that a test cannot run here. Straight to standard error: the harness would keep what a passing test prints to itself.
+pub fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
 /// An HTTP answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
