@@ -223,8 +223,12 @@ async fn each_partition_has_names_that_both_sides_registered() {
     let recorded = run_on(&Odd::default(), "halves", 8, 2).await.unwrap();
     for fault in &recorded.schedule.faults {
         let mut sides = BTreeMap::<&str, BTreeSet<Side>>::new();
+        let in_force = recorded.events.iter().find(|event| match &event.what {
+            What::Fault(told) => told.id == fault.id && told.begins && told.state == Installed::Installed,
+            _ => false,
+        });
         // Refused ones are made anew for as long as the fault lasts.
-        let first_second = fault.at_ms * 1_000_000..(fault.at_ms + 1_000) * 1_000_000;
+        let first_second = in_force.unwrap().time..in_force.unwrap().time + 1_000_000_000;
         for event in recorded.events.iter().filter(|event| event.kind == Kind::Invoke) {
             match &event.what {
                 What::Register { name, .. } if name.starts_with(&format!("contested-{}-", fault.id)) => {
