@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::Exit;
 use crate::referee::analysis::verdict::Verdict;
-use crate::referee::compare::{CompareError, Comparison, Entrant, compare};
+use crate::referee::compare::{CompareError, Comparison, Entrant, WARNING, compare};
 use crate::referee::environment;
 use crate::referee::report::{self, Judged, data::Fact};
 use crate::referee::runner::RunnerError;
@@ -147,6 +147,11 @@ fn run_in(
     let page = report::write(&judged, out).with_context(|| format!("cannot write the report to {}", out.display()))?;
     progress.finish();
     println!("{}", report::table(&judged, width()));
+    for run in &judged.set.runs {
+        for fact in run.facts.iter().filter(|fact| fact.what == WARNING) {
+            eprintln!("quorate: {}: {}", run.header.system, fact.value);
+        }
+    }
     println!("{}", page.display());
     if args.open {
         open(&page);

@@ -16,6 +16,9 @@ use super::runner::{self, Recorded, RunnerError};
 use super::scene::Settings;
 use super::schedule::{Plan, Schedule};
 
+/// What a fact of a run is called that tells what the referee has to say against its own work.
+pub const WARNING: &str = "the referee warns";
+
 /// What is to be compared.
 pub struct Comparison {
     /// In the order of the report.
@@ -101,7 +104,7 @@ fn run_of(entrant: &Entrant, plan: &Plan, recorded: Recorded) -> Run {
     required.dedup();
     let mut facts =
         vec![Fact::new("took", format!("{:.1} s, starting and stopping included", recorded.took.as_secs_f64()))];
-    facts.extend(recorded.warnings.into_iter().map(|warning| Fact::new("the referee warns", warning)));
+    facts.extend(recorded.warnings.into_iter().map(|warning| Fact::new(WARNING, warning)));
     Run {
         header: recorded.header,
         promises: entrant.system.promises(),

@@ -115,6 +115,7 @@ async fn conduct(
     for node in scene.running.nodes() {
         tasks.observers.spawn(observer::watch(scene.clone(), node));
     }
+    tasks.observers.spawn(scene.clone().watch_lateness());
     // The last tenth is for the final reads.
     let end = course.length() - (course.length() / 10).min(Duration::from_millis(1_500));
     let (random, planned) = workload::callers(scene);
@@ -144,9 +145,20 @@ async fn conduct(
     if scene.recorder.is_full() {
         return Err(RunnerError::TooLong { system: name() });
     }
-    let unsettled =
-        format!("its nodes did not show the same within {} s of the last call", scene.settings.settle.as_secs());
-    Ok((schedule, if agreed { Vec::new() } else { vec![unsettled] }))
+    let mut warnings = Vec::new();
+    if !agreed {
+        let within = scene.settings.settle.as_secs();
+        warnings.push(format!("its nodes did not show the same within {within} s of the last call"));
+    }
+    let late = scene.lateness();
+    if late * 4 > scene.settings.timeout {
+        let late = late.as_millis();
+        warnings.push(format!(
+            "the machine was so busy that the referee itself stood still for up to {late} ms: calls may have missed their \
+             deadlines for that alone"
+        ));
+    }
+    Ok((schedule, warnings))
 }
 
 /// Returns when `stop` has become true; never if nobody can make it so any more.

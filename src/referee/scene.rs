@@ -1,6 +1,7 @@
 //! What the tasks of one run share: the system, the history, what is in force, the workload.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::client::{Client, Completion, Running};
@@ -13,6 +14,9 @@ use crate::model::ident::NodeId;
 
 /// How long a call may take beyond its deadline before the referee gives up on its own client.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How often the referee looks whether it is late itself.
+const TICK: Duration = Duration::from_millis(20);
 
 /// How a run is to be made, whatever the system and the faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub struct Scene {
     pub running: Box<dyn Running>,
     pub recorder: Recorder,
     pub settings: Settings,
+    /// The longest time by which the referee itself was late, in milliseconds.
+    lateness_ms: AtomicU64,
     situation: Mutex<Situation>,
     generator: Mutex<Generator>,
     contest: Mutex<Contest>,
@@ -55,7 +61,8 @@ impl Scene {
     pub fn new(running: Box<dyn Running>, settings: Settings, generator: Generator, contest: Contest) -> Self {
         let situation = Mutex::new(Situation::new(running.nodes()));
         let (generator, contest) = (Mutex::new(generator), Mutex::new(contest));
-        Self { running, recorder: Recorder::start(), settings, situation, generator, contest }
+        let lateness_ms = AtomicU64::new(0);
+        Self { running, recorder: Recorder::start(), settings, lateness_ms, situation, generator, contest }
     }
 
     /// Locks are held for a few lines, never across an await; a panic inside one ends the run as the referee's failure anyway.
@@ -79,6 +86,20 @@ impl Scene {
     pub fn up(&self) -> Vec<NodeId> {
         let situation = self.situation();
         situation.nodes().iter().copied().filter(|node| situation.is_up(*node)).collect()
+    }
+
+    /// Notes how late the referee's own timers are, until the task is ended.
+    pub async fn watch_lateness(self: Arc<Self>) {
+        loop {
+            let wanted = tokio::time::Instant::now() + TICK;
+            tokio::time::sleep_until(wanted).await;
+            let late = u64::try_from(wanted.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.lateness_ms.fetch_max(late, Ordering::Relaxed);
+        }
+    }
+
+    pub fn lateness(&self) -> Duration {
+        Duration::from_millis(self.lateness_ms.load(Ordering::Relaxed))
     }
 
     /// Since the run began.

@@ -132,7 +132,7 @@ impl Client for OddClient {
     async fn call(&mut self, what: &What, deadline: Instant) -> Completion {
         let answer = self.inner.call(what, deadline).await;
         self.writes += usize::from(!what.is_read());
-        match !what.is_read() && self.writes % self.unknown_every == 0 {
+        match !what.is_read() && self.writes.is_multiple_of(self.unknown_every) {
             true => Completion::Info("lost".to_owned()),
             false => answer,
         }
@@ -184,7 +184,8 @@ fn faults(recorded: &Recorded) -> Vec<(u64, bool, Installed)> {
 async fn a_run_is_a_well_formed_history_that_reads_everything_at_its_end() {
     let recorded = run_on(&Odd::default(), "halves", 8, 1).await.unwrap();
     assert_well_formed(&recorded);
-    assert_eq!(recorded.warnings, Vec::<String>::new());
+    let unsettled = recorded.warnings.iter().find(|warning| warning.contains("did not show the same"));
+    assert_eq!(unsettled, None);
     let by_client = |event: &&Event| matches!(event.process, Process::Client(_));
     let calls = recorded.events.iter().filter(by_client).filter(|event| event.kind == Kind::Invoke).count();
     assert!((700..3_000).contains(&calls), "{calls} calls at 200 a second for 7.2 s");
