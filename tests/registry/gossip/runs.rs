@@ -73,6 +73,31 @@ fn a5_a_rival_is_not_withdrawn_for_a_grant_that_has_ended_already() {
 }
 
 #[test]
+fn a5_nobody_is_judged_in_an_absent_homes_stead_before_what_let_it_in_has_arrived() {
+    let mut world = calm(5);
+    let c1 = granted(world.register(1, "x", "c1"));
+    world.run(100);
+    world.cut(&[&[1, 3], &[2, 4, 5]]);
+    world.run(100);
+    assert_eq!(world.execute(2, unregister("x", Some(c1.token))), Outcome::Ended(Ended::Now));
+    world.run(100);
+    granted(world.register(4, "x", "c2"));
+    world.run(2_500);
+    // Node 2 is heard again, node 4 not yet; and what node 4 did arrives before what node 2 did.
+    let operations = world.made.values().filter(|operation| operation.id().run.node == 4).cloned().collect();
+    world.with(1, |core, now, effects| {
+        core.peer_up(2, now, effects);
+        assert_eq!((core.contact(2), core.contact(4)), (Some(Contact::Returning), Some(Contact::Down)));
+        core.handle(2, Message::Push { operations }, now, effects);
+    });
+    world.heal();
+    world.run(5_000);
+    world.holds();
+    assert_eq!(world.owners("x"), all("c2", 5));
+    assert!(world.losers(1).is_empty());
+}
+
+#[test]
 fn a5_a_returning_peer_is_counted_only_after_catching_up() {
     let mut world = calm(2);
     granted(world.register(1, "x", "c1"));
