@@ -142,7 +142,7 @@ impl GossipNode {
                 let notified = self.shared.confirmed.notified();
                 let owed = {
                     let core = self.shared.view();
-                    core.live_peers().into_iter().any(|peer| core.owes_confirmation(peer).is_some())
+                    core.live_peers().into_iter().any(|peer| core.is_behind(peer))
                 };
                 if !owed {
                     return;

@@ -154,6 +154,12 @@ impl Core {
         peer.pushed.filter(|pushed| *pushed > confirmed).map(|_| confirmed)
     }
 
+    /// The peer has not confirmed all that this process has done.
+    pub fn is_behind(&self, node: NodeId) -> bool {
+        let me = self.config.run;
+        self.peers.get(&node).is_some_and(|peer| peer.covers.get(me) < self.map.context.get(me))
+    }
+
     /// A message on its way to the peer: straight, or by way of a node that both can reach.
     pub fn post(&self, to: NodeId, message: Message) -> Effect {
         match self.peers.get(&to).and_then(|peer| peer.via) {

@@ -299,6 +299,12 @@ async fn what_several_nodes_know_together_does_not_bring_back_what_one_has_seen_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_leaves_is_given_up_at_once_and_has_passed_on_what_it_accepted() {
     let mut cluster = Cluster::start(3, Flaws::default()).await;
+    // Nobody is owed anything before all have met.
+    cluster
+        .wait("all have met", |cluster| async {
+            cluster.execute(1, register("first", "words"), 3).await.provenance.acks == Some((3, 3))
+        })
+        .await;
     granted(cluster.register(1, "last", "words").await);
     cluster.nodes[&1].gossip.stop().await;
     let gone = cluster.nodes.remove(&1).unwrap();
