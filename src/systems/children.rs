@@ -69,6 +69,8 @@ pub fn kill(child: &mut Child) -> io::Result<()> {
 pub fn end(children: &mut [Child], within: Duration) -> bool {
     for child in children.iter_mut() {
         let _ = signal(child, Signal::TERM);
+        // A thread of the child's may wait for it to end.
+        drop(child.stdin.take());
     }
     let deadline = Instant::now() + within;
     let mut all = true;
