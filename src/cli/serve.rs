@@ -15,7 +15,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    super::runtime()?.block_on(async {
+    let runtime = super::runtime()?;
+    let done = runtime.block_on(async {
         let exit_with_stdin = config.exit_with_stdin;
         let node = Node::start(config).await?;
         println!("{}", node.greeting());
@@ -25,7 +26,10 @@ pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
         }
         node.stop().await;
         Ok(Exit::Yes)
-    })
+    });
+    // A thread that still reads standard input would be waited for otherwise.
+    runtime.shutdown_background();
+    done
 }
 
 /// Returns at SIGINT or SIGTERM.
