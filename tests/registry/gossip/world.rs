@@ -271,7 +271,7 @@ impl World {
                 self.deliver(due);
             }
             for node in 1..=self.size {
-                if (self.now_ms + node * 7) % 50 == 0 && self.nodes.contains_key(&node) {
+                if (self.now_ms + node * 7).is_multiple_of(50) && self.nodes.contains_key(&node) {
                     self.with(node, |core, now, effects| core.tick(now, effects));
                 }
             }
