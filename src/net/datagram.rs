@@ -86,7 +86,7 @@ impl DatagramSender {
 
 impl DatagramHub {
     pub(super) fn new(me: Identity, socket: Arc<dyn DatagramSocket>, wire: Arc<dyn Wire>, faults: FaultTable) -> Self {
-        let cluster = cluster_hash(&me.cluster);
+        let cluster = fnv1a(&me.cluster);
         Self {
             me,
             cluster,
@@ -256,7 +256,7 @@ impl Drop for Forget<'_> {
     }
 }
 
-/// FNV-1a, 64 bits: tells clusters apart, proves nothing.
-fn cluster_hash(cluster: &str) -> u64 {
-    cluster.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+/// FNV-1a, 64 bits: catches mistakes, proves nothing.
+pub fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::model::ident::NodeId;
+use crate::net::datagram::fnv1a;
 
 /// Version of the layout of a data directory.
 const FORMAT: u32 = 1;
@@ -144,16 +145,12 @@ fn write(dir: &Path, path: &Path, persisted: &Persisted) -> io::Result<()> {
 
 /// Nodes that were started with the same list are of one cluster; with another list they refuse each other. A node that was
 /// started alone is a cluster of its own.
-/// FNV-1a, 64 bits: it catches mistakes, it proves nothing.
 fn cluster_id(members: &BTreeMap<NodeId, String>) -> String {
     if members.is_empty() {
         return format!("{:016x}", rand::random::<u64>());
     }
     let list = members.iter().map(|(id, addr)| format!("{id}={addr},")).collect::<String>();
-    let hash = list
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    format!("{hash:016x}")
+    format!("{:016x}", fnv1a(&list))
 }
 
 #[cfg(test)]
