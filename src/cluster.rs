@@ -6,8 +6,8 @@ use std::time::Instant;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::model::ident::{Name, NodeId, Owner};
-use crate::model::time::UnixMillis;
+use crate::model::conflict::ConflictRecord;
+use crate::model::ident::{NodeId, RecordId};
 
 /// What a node knows of its cluster, beside the two registries.
 #[async_trait]
@@ -15,9 +15,9 @@ pub trait Cluster: Send + Sync + 'static {
     fn status(&self) -> ClusterStatus;
 
     /// Every conflict record that this node knows and that is not acknowledged for good, oldest first, after the given id.
-    fn conflicts(&self, after: Option<&str>, limit: usize) -> Vec<ConflictRecord>;
+    fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord>;
     /// Acknowledges a record on behalf of the loser. False: no such record.
-    fn acknowledge_conflict(&self, id: &str) -> bool;
+    fn acknowledge_conflict(&self, id: &RecordId) -> bool;
 
     /// None: this node was not started with faults enabled.
     fn faults(&self) -> Option<Faults>;
@@ -89,26 +89,6 @@ pub enum PeerState {
     Down,
     /// Never heard of since this process began.
     Unknown,
-}
-
-/// One losing grant of an `ap` name. All nodes agree on the id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConflictRecord {
-    pub id: String,
-    pub name: Name,
-    pub loser: Contender,
-    /// Who beat it then.
-    pub winner: Contender,
-    /// By the clock of the node that withdrew the loser.
-    pub at: UnixMillis,
-    pub acknowledged: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Contender {
-    pub owner: Owner,
-    pub token: String,
-    pub node: NodeId,
 }
 
 /// Faults in force at a node, per peer; directions as seen from this node.

@@ -6,6 +6,7 @@ pub const FLAWS: bool = cfg!(feature = "flaws");
 pub mod model;
 
 pub mod cluster;
+pub mod feed;
 pub mod registry;
 pub mod wire;
 

@@ -5,8 +5,11 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 use crate::model::command::Action;
-use crate::model::ident::{Mode, NodeId, Revision};
-use crate::model::outcome::Outcome;
+use crate::model::entry::Entry;
+use crate::model::event::{Event, Filter};
+use crate::model::ident::{CredentialName, LeaseId, Mode, NodeId, RecordId, Revision};
+use crate::model::lease::KeptAlive;
+use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
 
 /// A registry of names and groups. Every call ends by its deadline.
@@ -22,8 +25,97 @@ pub trait Registry: Send + Sync + 'static {
     /// Answers one question at the level asked for.
     async fn query(&self, query: Query, call: &QueryCall) -> Result<Reply<Answer>, QueryFailure>;
 
+    /// Applies up to [`BATCH_LEN_MAX`](crate::model::command::BATCH_LEN_MAX) commands in order, none of them of a lease. One that is
+    /// refused stops none. `cp`: one log entry, so that all are applied or none.
+    async fn batch(&self, actions: Vec<Action>, call: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure>;
+
+    /// Keeps leases alive, each or none of them for a reason of its own; at most
+    /// [`KEEP_ALIVE_LEN_MAX`](crate::model::lease::KEEP_ALIVE_LEN_MAX).
+    async fn keep_alive(
+        &self,
+        keep: KeepAlive,
+        call: &CommandCall,
+    ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure>;
+
+    /// Begins to watch. The deadline is for the beginning alone.
+    async fn watch(&self, watch: Watch, deadline: Instant) -> Result<Box<dyn Watching>, WatchFailure>;
+
     /// Whether this node serves this mode now; `cp` makes a real linearizable read.
     async fn ready(&self, deadline: Instant) -> Result<(), Reason>;
+}
+
+/// Leases to keep alive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeepAlive {
+    pub leases: Vec<LeaseId>,
+    /// Records that need not be told as `lost` again.
+    pub seen: Vec<RecordId>,
+    /// Whose word it is. None: of somebody who may keep anybody's alive.
+    pub by: Option<CredentialName>,
+}
+
+/// What is to be watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    pub filter: Filter,
+    pub from: Position,
+    /// First the state, in pages, then what changes after it. Only with [`Position::Now`].
+    pub initial: bool,
+}
+
+/// Where a watch begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Position {
+    Now,
+    /// After that position, or not at all: [`WatchFailure::Compacted`].
+    After(Revision),
+    /// After that position, or with [`Told::Resync`] if it is gone.
+    Resume(Revision),
+}
+
+/// A watch that has begun.
+#[async_trait]
+pub trait Watching: Send {
+    /// The next message, as soon as there is one; none after [`Told::Overflow`], or when the node stops. May be cancelled without loss.
+    async fn next(&mut self) -> Option<WatchMessage>;
+}
+
+/// One message to a watcher.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchMessage {
+    pub told: Told,
+    /// Where to go on, on any node, once this message has been taken in. None: where one would have gone on before it.
+    pub position: Option<Revision>,
+}
+
+/// What a watcher is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A page of what stands at the beginning.
+    State(Vec<Entry>),
+    /// That was all of it.
+    Synced,
+    Change(Event),
+    /// Everything up to the position has been told. `cp`: whether this node has contact to a majority.
+    Progress {
+        quorum: Option<bool>,
+    },
+    /// `cp`: no leader has been heard of for two election timeouts: nothing may come although things change.
+    Stalled,
+    /// The position asked for is gone: read the state anew. What comes next follows on this message's position.
+    Resync,
+    /// This reader was too slow: what it has not read is gone. Nothing follows.
+    Overflow,
+}
+
+/// No watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchFailure {
+    /// The history does not reach back to the position; what it does reach back to.
+    Compacted {
+        oldest: Revision,
+    },
+    Failed(Reason),
 }
 
 /// How a command is to be carried out.

@@ -46,6 +46,12 @@ pub fn outcome(action: &Action, reply: &Reply<Outcome>, form: Form) -> Exit {
             }
         }
         (Outcome::Held { entry }, Form::Human) => print(&format!("{} already, token {}", stands(entry), entry.token)),
+        (Outcome::LeaseCreated { lease, ttl_ms } | Outcome::LeaseHeld { lease, ttl_ms }, Form::Json) => {
+            print_json(&write::lease(lease, *ttl_ms, *ttl_ms));
+        }
+        (Outcome::LeaseCreated { lease, ttl_ms } | Outcome::LeaseHeld { lease, ttl_ms }, Form::Human) => {
+            print(&format!("lease {lease}, {ttl_ms} ms"));
+        }
         (Outcome::Ended(Ended::Now), Form::Human) => print("ended"),
         (Outcome::Ended(Ended::Before), Form::Human) => print("ended before; nothing was done"),
         (Outcome::Refused(refusal), form) => return refused(refusal, subject(action), form),
@@ -83,6 +89,7 @@ pub fn answer(query: &Query, reply: &Reply<Answer>, form: Form) -> Exit {
             print(&if groups.is_empty() { "none".to_owned() } else { columns(&["group", "members"], rows) });
             more(next.as_deref());
         }
+        (Answer::Lease(_) | Answer::Leases { .. }, _, _) => print("none"),
         (Answer::Refused(refusal), query, form) => return refused(refusal, asked(query), form),
     }
     if form == Form::Human {
@@ -118,6 +125,8 @@ fn subject(action: &Action) -> &str {
     match action {
         Action::Register { name, .. } | Action::Unregister { name, .. } => name.as_str(),
         Action::Join { member, .. } | Action::Leave { member, .. } => member.as_str(),
+        Action::CreateLease { lease, .. } => lease.as_ref().map_or("", |lease| lease.as_str()),
+        Action::RevokeLease { lease, .. } => lease.as_str(),
     }
 }
 
@@ -126,7 +135,8 @@ fn asked(query: &Query) -> &str {
         Query::Whereis { name, .. } => name.as_str(),
         Query::Membership { member, .. } => member.as_str(),
         Query::Members { group, .. } => group.as_str(),
-        Query::Names { .. } | Query::Groups { .. } => "",
+        Query::Lease { lease, .. } => lease.as_str(),
+        Query::Names { .. } | Query::Groups { .. } | Query::Leases { .. } => "",
     }
 }
 
@@ -135,7 +145,11 @@ fn refused(refusal: &Refusal, subject: &str, form: Form) -> Exit {
     let current = match refusal {
         Refusal::NameTaken { current } | Refusal::NameExists { current } => Some(current),
         Refusal::TokenStale { current } | Refusal::RevisionStale { current } => current.as_ref(),
-        Refusal::NotFound | Refusal::LeaseUnknown | Refusal::LeaseExpired => None,
+        Refusal::NotFound
+        | Refusal::LeaseUnknown
+        | Refusal::LeaseExpired
+        | Refusal::LeaseTaken
+        | Refusal::LeaseForeign => None,
     };
     match (form, current) {
         (Form::Json, current) => print_json(&write::problem(&write::Problem {

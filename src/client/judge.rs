@@ -103,7 +103,10 @@ fn cause(mode: Mode, problem: Problem) -> Cause {
         | Code::RevisionStale
         | Code::NameExists
         | Code::LeaseUnknown
-        | Code::LeaseExpired => {
+        | Code::LeaseExpired
+        | Code::LeaseTaken
+        | Code::LeaseForeign
+        | Code::RevisionCompacted => {
             return Cause::Rejected { code: problem.code, detail: problem.detail.unwrap_or_default() };
         }
     };

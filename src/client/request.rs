@@ -44,6 +44,12 @@ pub fn command(mode: Mode, action: &Action, options: &CallOptions) -> Prepared {
             (Method::PUT, member_path(mode, group, member), write::join(meta, lease.as_ref()))
         }
         Action::Leave { group, member, .. } => (Method::DELETE, member_path(mode, group, member), Vec::new()),
+        Action::CreateLease { lease, ttl_ms, .. } => {
+            (Method::POST, format!("/v1/{mode}/leases"), write::create_lease(lease.as_ref(), *ttl_ms))
+        }
+        Action::RevokeLease { lease, .. } => {
+            (Method::DELETE, format!("/v1/{mode}/leases/{}", quote(lease.as_str())), Vec::new())
+        }
     };
     push(&mut path, "?timeout_ms", server_timeout_ms(options.timeout));
     let mut headers = Vec::new();
@@ -57,7 +63,7 @@ pub fn command(mode: Mode, action: &Action, options: &CallOptions) -> Prepared {
             Condition::Absent => headers.push((IF_NONE_MATCH, "*".to_owned())),
         },
         Action::Unregister { token, .. } | Action::Leave { token, .. } => push_token(&mut path, *token),
-        Action::Join { .. } => {}
+        Action::Join { .. } | Action::CreateLease { .. } | Action::RevokeLease { .. } => {}
     }
     match mode {
         Mode::Cp if !options.forward => push(&mut path, "&forward", "redirect"),
@@ -79,11 +85,13 @@ pub fn query(mode: Mode, query: &Query, options: &CallOptions) -> Prepared {
         Query::Membership { group, member, .. } => member_path(mode, group, member),
         Query::Members { group, .. } => format!("/v1/{mode}/groups/{}/members", quote(group.as_str())),
         Query::Groups { .. } => format!("/v1/{mode}/groups"),
+        Query::Lease { lease, .. } => format!("/v1/{mode}/leases/{}", quote(lease.as_str())),
+        Query::Leases { .. } => format!("/v1/{mode}/leases"),
     };
     push(&mut path, "?timeout_ms", server_timeout_ms(options.timeout));
     match query {
         Query::Whereis { token, .. } | Query::Membership { token, .. } => push_token(&mut path, *token),
-        Query::Names { page } | Query::Groups { page } => {
+        Query::Names { page } | Query::Groups { page } | Query::Lease { page, .. } | Query::Leases { page } => {
             push_page(&mut path, page);
             if !page.prefix.is_empty() {
                 push(&mut path, "&prefix", quote(&page.prefix));

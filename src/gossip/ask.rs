@@ -30,6 +30,8 @@ pub fn part(map: &Map, query: &Query) -> Part {
             let slots = grants.groups().get(group).map_or(&nobody, |members| &members.slots);
             list(map, slots, page, |slot| slot.all().iter().collect())
         }
+        // Leases are not asked of several nodes.
+        Query::Lease { .. } | Query::Leases { .. } => (State::default(), None),
         Query::Groups { page } => {
             list(map, grants.groups(), page, |members| members.slots.values().flat_map(|slot| slot.all()).collect())
         }
@@ -69,7 +71,12 @@ pub fn together(lens: &Lens, query: &Query, parts: Vec<Part>) -> Answer {
     let mut answer = view::query(&map.grants, query);
     match &mut answer {
         Answer::Entries { next, .. } | Answer::Groups { next, .. } if next.is_none() => *next = upto,
-        Answer::Entries { .. } | Answer::Groups { .. } | Answer::Entry(_) | Answer::Refused(_) => {}
+        Answer::Entries { .. }
+        | Answer::Groups { .. }
+        | Answer::Entry(_)
+        | Answer::Lease(_)
+        | Answer::Leases { .. }
+        | Answer::Refused(_) => {}
     }
     answer
 }

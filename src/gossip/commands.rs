@@ -64,6 +64,7 @@ impl Core {
                     None => self.end_nothing(token.as_ref(), now),
                 }
             }
+            Action::CreateLease { .. } | Action::RevokeLease { .. } => Refusal::LeaseUnknown.into(),
             Action::Join { group, member, meta, lease } => {
                 let holder = Holder::Member(group.clone(), member.clone());
                 self.join(holder, meta, lease.as_ref(), now).unwrap_or_else(Executed::from)

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{ConflictRecord, Contender};
+use crate::model::conflict::{ConflictRecord, Contender};
 use crate::model::ident::{ApToken, Owner, Token};
 
 use super::context::{Context, OpId};
@@ -49,11 +49,11 @@ impl Record {
     pub fn shown(&self) -> ConflictRecord {
         let contender = |(owner, token): &(Owner, ApToken)| Contender {
             owner: owner.clone(),
-            token: Token::Ap(*token).to_string(),
+            token: Token::Ap(*token),
             node: token.node,
         };
         ConflictRecord {
-            id: self.loser().to_string(),
+            id: self.loser().to_string().parse().expect("an operation's id is visible ASCII"),
             name: self.defeat.name.clone(),
             loser: contender(&self.defeat.loser),
             winner: contender(&self.defeat.winner),

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::cluster::{ApStatus, ConflictRecord};
-use crate::model::ident::NodeId;
+use crate::cluster::ApStatus;
+use crate::model::conflict::ConflictRecord;
+use crate::model::ident::{NodeId, RecordId};
 use crate::model::query::{Answer, Query};
 use crate::registry::Provenance;
 
@@ -172,14 +173,14 @@ impl Core {
         }
     }
 
-    pub fn conflicts(&self, after: Option<&str>, limit: usize) -> Vec<ConflictRecord> {
-        let after = after.and_then(OpId::parse);
+    pub fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord> {
+        let after = after.and_then(|id| OpId::parse(id.as_str()));
         self.map.records.after(after).take(limit).map(|record| record.shown()).collect()
     }
 
     /// Acknowledges a record. False: there is none of this id.
-    pub fn acknowledge(&mut self, id: &str, now: Now, effects: &mut Effects) -> bool {
-        let Some(record) = OpId::parse(id).and_then(|loser| self.map.records.get(loser)) else { return false };
+    pub fn acknowledge(&mut self, id: &RecordId, now: Now, effects: &mut Effects) -> bool {
+        let Some(record) = OpId::parse(id.as_str()).and_then(|loser| self.map.records.get(loser)) else { return false };
         if record.acknowledged.is_none() {
             let (loser, record) = (record.loser(), record.stamp.id);
             let stamp = self.next_stamp(now);

@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
-use crate::cluster::{ApStatus, ConflictRecord, PeerState};
-use crate::model::ident::NodeId;
+use crate::cluster::{ApStatus, PeerState};
+use crate::model::conflict::ConflictRecord;
+use crate::model::ident::{NodeId, RecordId};
 use crate::net::clock::{Clock, SystemClock};
 use crate::net::datagram::DATAGRAM_LEN_MAX;
 use crate::net::links::Links;
@@ -126,12 +127,12 @@ impl GossipNode {
     }
 
     /// Conflict records, oldest first, after the one with this id.
-    pub fn conflicts(&self, after: Option<&str>, limit: usize) -> Vec<ConflictRecord> {
+    pub fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord> {
         self.shared.view().conflicts(after, limit)
     }
 
     /// Acknowledges a conflict record, on all nodes. False: no such record.
-    pub fn acknowledge(&self, id: &str) -> bool {
+    pub fn acknowledge(&self, id: &RecordId) -> bool {
         self.shared.with(|core, now, effects| core.acknowledge(id, now, effects))
     }
 

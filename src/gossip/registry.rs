@@ -8,10 +8,12 @@ use tokio::sync::Notify;
 
 use crate::model::command::Action;
 use crate::model::ident::{Mode, Revision};
-use crate::model::outcome::Outcome;
+use crate::model::lease::KeptAlive;
+use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
 use crate::registry::{
-    CommandCall, CommandFailure, Consistency, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply,
+    CommandCall, CommandFailure, Consistency, KeepAlive, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply,
+    Watch, WatchFailure, Watching,
 };
 
 use super::ask::{self, Part};
@@ -75,6 +77,22 @@ impl Registry for GossipRegistry {
                 Ok(self.reply(&core, core.query(&query)))
             }
         }
+    }
+
+    async fn batch(&self, _actions: Vec<Action>, _call: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        Err(CommandFailure::NotApplied(Reason::Internal("this version serves no batches".into())))
+    }
+
+    async fn keep_alive(
+        &self,
+        _keep: KeepAlive,
+        _call: &CommandCall,
+    ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
+        Err(CommandFailure::NotApplied(Reason::Internal("this version serves no leases".into())))
+    }
+
+    async fn watch(&self, _watch: Watch, _deadline: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
+        Err(WatchFailure::Failed(Reason::Internal("this version serves no watches".into())))
     }
 
     async fn ready(&self, _deadline: Instant) -> Result<(), Reason> {

@@ -89,6 +89,8 @@ pub fn query(grants: &Grants, query: &Query) -> Answer {
             let all = keys(slots, page).filter_map(|(_, slot)| entry(slot, lens));
             entries(all.filter(|entry| node.is_none_or(|node| node == entry.node)), page.limit)
         }
+        Query::Lease { .. } => Answer::Refused(Refusal::LeaseUnknown),
+        Query::Leases { .. } => Answer::Leases { leases: Vec::new(), next: None },
         Query::Groups { page } => {
             let counts = keys(grants.groups(), page)
                 .filter(|(_, members)| members.shown > 0)

@@ -11,9 +11,9 @@ use axum::http::Response;
 use super::params::Params;
 use super::reply::{Rejection, json, not_enabled};
 use super::{Shared, body, levels};
-use crate::cluster::{
-    ClusterStatus, ConflictRecord, Contender, Faults, LinkFault, NodeStatus, PeerFaults, PeerState, Role,
-};
+use crate::cluster::{ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults, PeerState, Role};
+use crate::model::conflict::{ConflictRecord, Contender};
+use crate::model::ident::RecordId;
 use crate::model::query::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX};
 use crate::wire::body::ProblemBody;
 use crate::wire::cluster::{
@@ -55,17 +55,18 @@ pub async fn conflicts(State(shared): State<Arc<Shared>>, request: Request) -> R
         let mut params = Params::parse(request.uri().query(), &["after", "limit", "timeout_ms"])?;
         levels::deadline(&mut params, Instant::now())?;
         let limit = params.number("limit", 1, PAGE_LIMIT_MAX as u64)?;
-        Ok::<_, Rejection>((params.take("after"), limit.map_or(PAGE_LIMIT_DEFAULT, |limit| limit as usize)))
+        let after = params.parsed("after", str::parse::<RecordId>)?;
+        Ok::<_, Rejection>((after, limit.map_or(PAGE_LIMIT_DEFAULT, |limit| limit as usize)))
     };
     let (after, limit) = match read() {
         Ok(read) => read,
         Err(rejection) => return rejection.respond(request.method()),
     };
     // One more than asked for tells whether there is a next page.
-    let mut records = shared.state.cluster.conflicts(after.as_deref(), limit + 1);
+    let mut records = shared.state.cluster.conflicts(after.as_ref(), limit + 1);
     let more = records.len() > limit;
     records.truncate(limit);
-    let next = records.last().filter(|_| more).map(|record| record.id.clone());
+    let next = records.last().filter(|_| more).map(|record| record.id.to_string());
     let conflicts = records.into_iter().map(conflict_body).collect();
     json(200, write::bytes(1_024, &ConflictsBody { conflicts, next }))
 }
@@ -84,7 +85,8 @@ pub async fn acknowledge(State(shared): State<Arc<Shared>>, request: Request) ->
     let read = || {
         timeout_alone(&request)?;
         let quoted = request.uri().path().rsplit('/').nth(1).unwrap_or_default();
-        unquote(quoted).map_err(|why| Rejection::malformed(format!("the path cannot be read: {why}")))
+        let id = unquote(quoted).map_err(|why| Rejection::malformed(format!("the path cannot be read: {why}")))?;
+        id.parse::<RecordId>().map_err(Rejection::ident)
     };
     let acknowledged = read().and_then(|id| match shared.state.cluster.acknowledge_conflict(&id) {
         true => Ok(()),
@@ -247,11 +249,11 @@ fn node_body(node: NodeStatus) -> NodeBody {
 fn conflict_body(record: ConflictRecord) -> ConflictBody {
     let contender = |contender: Contender| ContenderBody {
         owner: contender.owner.into(),
-        token: contender.token,
+        token: contender.token.to_string(),
         node: contender.node,
     };
     ConflictBody {
-        id: record.id,
+        id: record.id.into(),
         name: record.name.into(),
         loser: contender(record.loser),
         winner: contender(record.winner),

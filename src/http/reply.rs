@@ -144,6 +144,9 @@ impl Mount {
             Outcome::Granted { entry, hides } => entity(status, entry, write::entry(entry, hides.as_ref())),
             Outcome::Held { entry } => entity(status, entry, write::entry(entry, None)),
             Outcome::Ended(ended) => json(status, write::ended(*ended)),
+            Outcome::LeaseCreated { lease, ttl_ms } | Outcome::LeaseHeld { lease, ttl_ms } => {
+                json(status, write::lease(lease, *ttl_ms, *ttl_ms))
+            }
             Outcome::Refused(refusal) => refused(refusal, Some(Certainty::NotApplied)),
         };
         self.stamp(&mut response, &reply.revision, &reply.provenance);
@@ -166,6 +169,7 @@ impl Mount {
                 json(200, write::names(entries, next.as_deref(), revision))
             }
             (Answer::Groups { groups, next }, _) => json(200, write::groups(groups, next.as_deref(), revision)),
+            (Answer::Lease(_) | Answer::Leases { .. }, _) => refused(&Refusal::LeaseUnknown, None),
             (Answer::Refused(refusal), _) => refused(refusal, None),
         };
         self.stamp(&mut response, revision, &reply.provenance);
@@ -265,7 +269,11 @@ fn refused(refusal: &Refusal, outcome: Option<Certainty>) -> Response<Body> {
     let current = match refusal {
         Refusal::NameTaken { current } | Refusal::NameExists { current } => Some(current),
         Refusal::TokenStale { current } | Refusal::RevisionStale { current } => current.as_ref(),
-        Refusal::NotFound | Refusal::LeaseUnknown | Refusal::LeaseExpired => None,
+        Refusal::NotFound
+        | Refusal::LeaseUnknown
+        | Refusal::LeaseExpired
+        | Refusal::LeaseTaken
+        | Refusal::LeaseForeign => None,
     };
     let body = write::problem(&Problem {
         code,

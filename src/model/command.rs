@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ident::{Group, LeaseId, Member, Meta, Name, NodeId, Owner, Revision, Token};
+use super::ident::{CredentialName, Group, LeaseId, Member, Meta, Name, NodeId, Owner, Revision, Token};
 use super::time::UnixMillis;
+
+/// How many commands one batch may hold.
+pub const BATCH_LEN_MAX: usize = 1_000;
 
 /// One change, with where and when it came in: no replica reads a clock while it applies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,21 @@ pub enum Action {
         member: Member,
         token: Option<Token>,
     },
+    /// Creates a lease. Under an id that is live already, with the same ttl and credential: nothing, so that it may be sent again.
+    CreateLease {
+        /// None: the registry chooses.
+        lease: Option<LeaseId>,
+        /// Within [`TTL_MS_MIN`](super::lease::TTL_MS_MIN) and [`TTL_MS_MAX`](super::lease::TTL_MS_MAX).
+        ttl_ms: u64,
+        /// Who creates it, and so may keep it alive and revoke it. None: nobody has to show a credential.
+        credential: Option<CredentialName>,
+    },
+    /// Ends a lease, and all that is bound to it, at once.
+    RevokeLease {
+        lease: LeaseId,
+        /// Whose word it is. None: of somebody who may end anybody's.
+        by: Option<CredentialName>,
+    },
 }
 
 /// When a registration may go through.
@@ -70,7 +88,9 @@ impl Action {
         match self {
             Action::Register { lease, condition, .. } => lease.is_some() && *condition == Condition::Free,
             Action::Unregister { token, .. } | Action::Leave { token, .. } => token.is_some(),
-            Action::Join { .. } => true,
+            Action::Join { .. } | Action::RevokeLease { .. } => true,
+            // Without an id of the client's the second one would be another lease, which nobody knows of.
+            Action::CreateLease { lease, .. } => lease.is_some(),
         }
     }
 }

@@ -14,8 +14,8 @@ pub type NodeId = u64;
 pub const IDENT_LEN_MAX: usize = 512;
 /// The longest meta, in bytes of JSON as it was sent.
 pub const META_LEN_MAX: usize = 16 * 1024;
-/// The longest lease id, in bytes.
-pub const LEASE_ID_LEN_MAX: usize = 128;
+/// The longest id of a lease, conflict record or credential, in bytes.
+pub const ID_LEN_MAX: usize = 128;
 
 /// Why a text is not one of the registry's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -121,52 +121,75 @@ ident!(
     Member, "a member", dots_allowed = false
 );
 
-/// The id of a lease: 1 to 128 visible ASCII characters.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct LeaseId(Arc<str>);
+macro_rules! id {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(Arc<str>);
 
-impl LeaseId {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for LeaseId {
-    type Err = IdentError;
-    fn from_str(text: &str) -> Result<Self, IdentError> {
-        let what = "a lease id";
-        if text.is_empty() {
-            return Err(IdentError::Empty { what });
+        impl $type {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
         }
-        if text.len() > LEASE_ID_LEN_MAX {
-            return Err(IdentError::TooLong { what, len: text.len(), max: LEASE_ID_LEN_MAX });
+
+        impl FromStr for $type {
+            type Err = IdentError;
+            fn from_str(text: &str) -> Result<Self, IdentError> {
+                let what = $what;
+                if text.is_empty() {
+                    return Err(IdentError::Empty { what });
+                }
+                if text.len() > ID_LEN_MAX {
+                    return Err(IdentError::TooLong { what, len: text.len(), max: ID_LEN_MAX });
+                }
+                if !text.bytes().all(|b| b.is_ascii_graphic()) {
+                    return Err(IdentError::Malformed { what, why: "only visible ASCII characters are allowed" });
+                }
+                Ok(Self(Arc::from(text)))
+            }
         }
-        if !text.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(IdentError::Malformed { what, why: "only visible ASCII characters are allowed" });
+
+        impl TryFrom<String> for $type {
+            type Error = IdentError;
+            fn try_from(text: String) -> Result<Self, IdentError> {
+                text.parse()
+            }
         }
-        Ok(Self(Arc::from(text)))
-    }
+
+        impl From<$type> for String {
+            fn from(id: $type) -> String {
+                id.0.as_ref().to_owned()
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+    };
 }
 
-impl TryFrom<String> for LeaseId {
-    type Error = IdentError;
-    fn try_from(text: String) -> Result<Self, IdentError> {
-        text.parse()
-    }
-}
-
-impl From<LeaseId> for String {
-    fn from(id: LeaseId) -> String {
-        id.0.as_ref().to_owned()
-    }
-}
-
-impl fmt::Display for LeaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+id!(
+    /// The id of a lease: 1 to 128 visible ASCII characters, the client's choice or the registry's.
+    LeaseId, "a lease id"
+);
+id!(
+    /// The id of a conflict record, the same on every node: 1 to 128 visible ASCII characters.
+    RecordId, "a conflict record's id"
+);
+id!(
+    /// The name of a credential, which may be shown and logged (its secret may not): 1 to 128 visible ASCII characters.
+    CredentialName, "a credential's name"
+);
 
 /// A JSON object that rides on an entry, kept as the text it was sent as (white space removed), at most 16 KiB.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::entry::Entry;
-use super::ident::{Owner, Token};
+use super::ident::{LeaseId, Owner, Token};
 
 /// What became of a command that was applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +17,18 @@ pub enum Outcome {
     Held {
         entry: Entry,
     },
+    /// A grant or a lease.
     Ended(Ended),
+    /// A new lease lives, for this long unless it is kept alive.
+    LeaseCreated {
+        lease: LeaseId,
+        ttl_ms: u64,
+    },
+    /// A lease of this id, ttl and credential lives already.
+    LeaseHeld {
+        lease: LeaseId,
+        ttl_ms: u64,
+    },
     Refused(Refusal),
 }
 
@@ -55,4 +66,8 @@ pub enum Refusal {
     LeaseUnknown,
     /// The lease has ended.
     LeaseExpired,
+    /// A lease of that id lives, with another ttl or of another credential.
+    LeaseTaken,
+    /// Another credential made the lease.
+    LeaseForeign,
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::entry::Entry;
-use super::ident::{Group, Member, Name, NodeId, Token};
+use super::ident::{Group, LeaseId, Member, Name, NodeId, Token};
+use super::lease::{LeaseInfo, LeaseStatus};
 use super::outcome::Refusal;
 
 /// The most items a page may hold.
@@ -36,6 +37,16 @@ pub enum Query {
     Groups {
         page: Page,
     },
+    /// A live lease with a page of what is bound to it, in the order of [`Holder`](super::entry::Holder); the page's `after` is
+    /// what [`super::lease::cursor`] makes of the last one, and it has no prefix.
+    Lease {
+        lease: LeaseId,
+        page: Page,
+    },
+    /// The live leases, in byte order of their ids.
+    Leases {
+        page: Page,
+    },
 }
 
 /// Which part of a list, in byte order of the keys.
@@ -65,6 +76,11 @@ pub enum Answer {
     },
     Groups {
         groups: Vec<GroupCount>,
+        next: Option<String>,
+    },
+    Lease(LeaseStatus),
+    Leases {
+        leases: Vec<LeaseInfo>,
         next: Option<String>,
     },
     /// Not found, or the token is not the current grant's.

@@ -74,6 +74,7 @@ impl Table {
                     }),
                 }
             }
+            Action::CreateLease { .. } | Action::RevokeLease { .. } => Outcome::Refused(Refusal::LeaseUnknown),
             Action::Join { group, member, meta, lease } => self.join(command, group, member, meta, lease.as_ref()),
             Action::Leave { group, member, token } => {
                 let current = self.groups.get(group).and_then(|members| members.get(member)).map(|grant| grant.token);
@@ -268,6 +269,8 @@ impl Table {
                     .map(|(member, grant)| grant.entry(Holder::Member(group.clone(), member.clone())));
                 entries_page(entries, page.limit)
             }
+            Query::Lease { .. } => Answer::Refused(Refusal::LeaseUnknown),
+            Query::Leases { .. } => Answer::Leases { leases: Vec::new(), next: None },
             Query::Groups { page } => {
                 let counts = keys(&self.groups, page)
                     .map(|(group, members)| GroupCount { group: group.clone(), count: members.len() as u64 });

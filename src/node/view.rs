@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use crate::cluster::{
-    Cluster, ClusterStatus, ConflictRecord, Faults, LinkFault, NodeStatus, PeerFaults, PeerState, Probe,
-};
+use crate::cluster::{Cluster, ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults, PeerState, Probe};
 use crate::gossip::GossipNode;
-use crate::model::ident::NodeId;
+use crate::model::conflict::ConflictRecord;
+use crate::model::ident::{NodeId, RecordId};
 use crate::net::fault::{self, Direction};
 use crate::net::links::Links;
 use crate::net::probe::probe;
@@ -59,11 +58,11 @@ impl Cluster for NodeView {
         }
     }
 
-    fn conflicts(&self, after: Option<&str>, limit: usize) -> Vec<ConflictRecord> {
+    fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord> {
         self.gossip.conflicts(after, limit)
     }
 
-    fn acknowledge_conflict(&self, id: &str) -> bool {
+    fn acknowledge_conflict(&self, id: &RecordId) -> bool {
         self.gossip.acknowledge(id)
     }
 

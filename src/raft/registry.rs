@@ -18,12 +18,14 @@ use super::state_machine::{Published, View};
 use super::types::{Applied, Proposal, Raft};
 use crate::model::command::{Action, Command};
 use crate::model::ident::{Mode, NodeId, Revision};
-use crate::model::outcome::Outcome;
+use crate::model::lease::KeptAlive;
+use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
 use crate::model::time::UnixMillis;
 use crate::net::clock::Clock;
 use crate::registry::{
-    CommandCall, CommandFailure, Consistency, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply,
+    CommandCall, CommandFailure, Consistency, KeepAlive, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply,
+    Watch, WatchFailure, Watching,
 };
 
 /// Commands under way at this node. More are refused as overload, before any work.
@@ -258,6 +260,22 @@ impl Registry for RaftRegistry {
         let state = self.view.now();
         let revision = Revision::Cp(state.table.revision());
         Ok(Reply { value: state.table.query(&query), revision, provenance })
+    }
+
+    async fn batch(&self, _actions: Vec<Action>, _call: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        Err(CommandFailure::NotApplied(Reason::Internal("this version serves no batches".into())))
+    }
+
+    async fn keep_alive(
+        &self,
+        _keep: KeepAlive,
+        _call: &CommandCall,
+    ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
+        Err(CommandFailure::NotApplied(Reason::Internal("this version serves no leases".into())))
+    }
+
+    async fn watch(&self, _watch: Watch, _deadline: StdInstant) -> Result<Box<dyn Watching>, WatchFailure> {
+        Err(WatchFailure::Failed(Reason::Internal("this version serves no watches".into())))
     }
 
     async fn ready(&self, deadline: StdInstant) -> Result<(), Reason> {

@@ -112,7 +112,9 @@ fn told(what: &What, reply: &Reply<Outcome>) -> Option<What> {
                 Outcome::Refused(Refusal::NameTaken { current }) => {
                     Registered::Taken { owner: current.holder_text().to_owned(), token: current.token.to_string() }
                 }
-                Outcome::Refused(_) | Outcome::Ended(_) => return None,
+                Outcome::Refused(_) | Outcome::Ended(_) | Outcome::LeaseCreated { .. } | Outcome::LeaseHeld { .. } => {
+                    return None;
+                }
             };
             What::Register { name, owner, result: Some(result) }
         }
@@ -138,7 +140,11 @@ fn ended(outcome: &Outcome) -> Option<Unregistered> {
         Outcome::Ended(Ended::Before) => Some(Unregistered::Before),
         Outcome::Refused(Refusal::NotFound) => Some(Unregistered::Absent),
         Outcome::Refused(Refusal::TokenStale { .. }) => Some(Unregistered::Never),
-        Outcome::Refused(_) | Outcome::Granted { .. } | Outcome::Held { .. } => None,
+        Outcome::Refused(_)
+        | Outcome::Granted { .. }
+        | Outcome::Held { .. }
+        | Outcome::LeaseCreated { .. }
+        | Outcome::LeaseHeld { .. } => None,
     }
 }
 

@@ -91,6 +91,15 @@ pub struct HiddenBody {
     pub token: String,
 }
 
+/// A lease.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct LeaseBody {
+    pub lease: String,
+    pub ttl_ms: u64,
+    /// It lives so long unless it is kept alive, counted from when the request was sent.
+    pub expires_in_ms: u64,
+}
+
 /// The answer to an unregistration or a leave.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct EndedBody {

@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::body::{EndedBody, GroupsBody, HiddenBody, MembersBody, Membership, NameEntry, NamesBody, ProblemBody};
+use super::body::{
+    EndedBody, GroupsBody, HiddenBody, LeaseBody, MembersBody, Membership, NameEntry, NamesBody, ProblemBody,
+};
 use super::status::{Certainty, Code};
 use crate::model::command::Action;
 use crate::model::entry::{Entry, Holder};
@@ -69,7 +71,10 @@ pub fn refusal(mode: Mode, problem: &Problem) -> Result<Option<Refusal>, Garbled
         Code::NameExists => Refusal::NameExists { current: needed()? },
         Code::LeaseUnknown => Refusal::LeaseUnknown,
         Code::LeaseExpired => Refusal::LeaseExpired,
+        Code::LeaseTaken => Refusal::LeaseTaken,
+        Code::LeaseForeign => Refusal::LeaseForeign,
         Code::Malformed
+        | Code::RevisionCompacted
         | Code::ForeignOrigin
         | Code::NoSuchRoute
         | Code::MethodNotAllowed
@@ -95,13 +100,28 @@ pub fn outcome(mode: Mode, action: &Action, status: u16, body: &[u8]) -> Result<
             Ok(Outcome::Granted { entry, hides })
         }
         (Action::Register { .. } | Action::Join { .. }, 200) => Ok(Outcome::Held { entry: entry(mode, body)? }),
-        (Action::Unregister { .. } | Action::Leave { .. }, 200) => {
+        (Action::CreateLease { .. }, 200 | 201) => {
+            let read: LeaseBody = serde_json::from_slice(body)?;
+            let (lease, ttl_ms) = (read.lease.parse()?, read.ttl_ms);
+            Ok(if status == 201 {
+                Outcome::LeaseCreated { lease, ttl_ms }
+            } else {
+                Outcome::LeaseHeld { lease, ttl_ms }
+            })
+        }
+        (Action::Unregister { .. } | Action::Leave { .. } | Action::RevokeLease { .. }, 200) => {
             let read: EndedBody = serde_json::from_slice(body)?;
             Ok(Outcome::Ended(read.ended))
         }
-        (Action::Register { .. } | Action::Join { .. } | Action::Unregister { .. } | Action::Leave { .. }, _) => {
-            Err(Garbled::Status(status))
-        }
+        (
+            Action::Register { .. }
+            | Action::Join { .. }
+            | Action::Unregister { .. }
+            | Action::Leave { .. }
+            | Action::CreateLease { .. }
+            | Action::RevokeLease { .. },
+            _,
+        ) => Err(Garbled::Status(status)),
     }
 }
 
@@ -119,6 +139,7 @@ pub fn answer(mode: Mode, query: &Query, body: &[u8]) -> Result<Answer, Garbled>
             let entries = read.members.into_iter().map(|member| member.entry(mode)).collect::<Result<_, _>>()?;
             Answer::Entries { entries, next: read.next }
         }
+        Query::Lease { .. } | Query::Leases { .. } => return Err(Garbled::Status(200)),
         Query::Groups { .. } => {
             let read: GroupsBody = serde_json::from_slice(body)?;
             let groups = read.groups.into_iter();

@@ -16,6 +16,9 @@ pub enum Code {
     NameExists,
     LeaseUnknown,
     LeaseExpired,
+    LeaseTaken,
+    LeaseForeign,
+    RevisionCompacted,
     // Refusals by the door: the registry never saw the request.
     Malformed,
     ForeignOrigin,
@@ -99,7 +102,7 @@ const fn row(
 }
 
 /// The table. 429 and 503 always mean "not applied", 504 always "unknown"; a 500 is a bug, and "unknown" unless its body says otherwise.
-pub static TABLE: [Row; 22] = [
+pub static TABLE: [Row; 25] = [
     row(Code::NameTaken, "name_taken", Kind::Refusal, 409, None, "Somebody else holds the name."),
     row(Code::NotFound, "not_found", Kind::Refusal, 404, None, "No entry stands there."),
     row(Code::TokenStale, "token_stale", Kind::Refusal, 412, None, "The token is not that of the current grant."),
@@ -107,6 +110,23 @@ pub static TABLE: [Row; 22] = [
     row(Code::NameExists, "name_exists", Kind::Refusal, 412, None, "An entry stands under that name already."),
     row(Code::LeaseUnknown, "lease_unknown", Kind::Refusal, 404, None, "No lease of that id was ever granted."),
     row(Code::LeaseExpired, "lease_expired", Kind::Refusal, 410, None, "The lease has ended."),
+    row(
+        Code::LeaseTaken,
+        "lease_taken",
+        Kind::Refusal,
+        409,
+        None,
+        "A lease of that id lives, with another ttl or of another credential.",
+    ),
+    row(Code::LeaseForeign, "lease_foreign", Kind::Refusal, 403, None, "Another credential made that lease."),
+    row(
+        Code::RevisionCompacted,
+        "revision_compacted",
+        Kind::Rejection,
+        410,
+        None,
+        "The history no longer reaches back to that position.",
+    ),
     row(Code::Malformed, "malformed", Kind::Rejection, 400, None, "The request is not well formed."),
     row(
         Code::ForeignOrigin,
@@ -215,14 +235,16 @@ pub fn refusal_code(refusal: &Refusal) -> Code {
         Refusal::NameExists { .. } => Code::NameExists,
         Refusal::LeaseUnknown => Code::LeaseUnknown,
         Refusal::LeaseExpired => Code::LeaseExpired,
+        Refusal::LeaseTaken => Code::LeaseTaken,
+        Refusal::LeaseForeign => Code::LeaseForeign,
     }
 }
 
 /// The HTTP status of an outcome.
 pub fn outcome_status(outcome: &Outcome) -> u16 {
     match outcome {
-        Outcome::Granted { .. } => 201,
-        Outcome::Held { .. } | Outcome::Ended(_) => 200,
+        Outcome::Granted { .. } | Outcome::LeaseCreated { .. } => 201,
+        Outcome::Held { .. } | Outcome::LeaseHeld { .. } | Outcome::Ended(_) => 200,
         Outcome::Refused(refusal) => refusal_code(refusal).row().status,
     }
 }

@@ -7,7 +7,7 @@ use serde::ser::{Error, SerializeStruct};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::body::EndedBody;
+use super::body::{EndedBody, LeaseBody};
 use super::status::{Certainty, Code};
 use crate::model::entry::{Entry, Holder};
 use crate::model::ident::{Group, LeaseId, Meta, NodeId, Owner, Revision};
@@ -23,6 +23,11 @@ pub fn entry(entry: &Entry, hides: Option<&Hidden>) -> Vec<u8> {
 /// The answer to an unregistration or a leave.
 pub fn ended(ended: Ended) -> Vec<u8> {
     bytes(20, &EndedBody { ended })
+}
+
+/// The answer to the creation of a lease.
+pub fn lease(lease: &LeaseId, ttl_ms: u64, expires_in_ms: u64) -> Vec<u8> {
+    bytes(128, &LeaseBody { lease: lease.to_string(), ttl_ms, expires_in_ms })
 }
 
 /// One page of names.
@@ -77,6 +82,17 @@ pub fn register(owner: &Owner, meta: &Meta, lease: Option<&LeaseId>) -> Vec<u8> 
     }
     let body = Register { owner: owner.as_str(), meta: Raw(meta), lease: lease.map(LeaseId::as_str) };
     bytes(64 + meta.as_str().len(), &body)
+}
+
+/// What the creation of a lease sends.
+pub fn create_lease(lease: Option<&LeaseId>, ttl_ms: u64) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Create<'a> {
+        ttl_ms: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lease: Option<&'a str>,
+    }
+    bytes(64, &Create { ttl_ms, lease: lease.map(LeaseId::as_str) })
 }
 
 /// What a member that joins sends.

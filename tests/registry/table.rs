@@ -168,6 +168,10 @@ impl Script {
                 let groups = groups.iter().map(|g| format!("{} has {}", g.group, g.count)).collect::<Vec<_>>();
                 list_text(groups.join("; "), next)
             }
+            Answer::Lease(status) => format!("{}, {} ms", status.info.lease, status.info.ttl_ms),
+            Answer::Leases { leases, next } => {
+                list_text(leases.iter().map(|info| info.lease.to_string()).collect::<Vec<_>>().join("; "), next)
+            }
             Answer::Refused(refusal) => refusal_text(&refusal),
         }
     }
@@ -208,6 +212,8 @@ fn outcome_text(outcome: &Outcome) -> String {
         Outcome::Held { entry } => format!("held by {}", entry_text(entry)),
         Outcome::Ended(Ended::Now) => "ended now".to_owned(),
         Outcome::Ended(Ended::Before) => "ended before".to_owned(),
+        Outcome::LeaseCreated { lease, ttl_ms } => format!("lease {lease} created, {ttl_ms} ms"),
+        Outcome::LeaseHeld { lease, ttl_ms } => format!("lease {lease} lives, {ttl_ms} ms"),
         Outcome::Refused(refusal) => refusal_text(refusal),
     }
 }
@@ -225,6 +231,8 @@ fn refusal_text(refusal: &Refusal) -> String {
         Refusal::NameExists { current } => format!("refused: there is {}", entry_text(current)),
         Refusal::LeaseUnknown => "refused: no such lease".to_owned(),
         Refusal::LeaseExpired => "refused: the lease has ended".to_owned(),
+        Refusal::LeaseTaken => "refused: another lease has that id".to_owned(),
+        Refusal::LeaseForeign => "refused: another's lease".to_owned(),
     }
 }
 
@@ -308,14 +316,17 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
 
 fn changes(outcome: &Outcome, before: &Table, command: &Command) -> bool {
     match outcome {
-        Outcome::Granted { .. } | Outcome::Ended(Ended::Now) => true,
-        Outcome::Ended(Ended::Before) | Outcome::Refused(_) => false,
+        Outcome::Granted { .. } | Outcome::LeaseCreated { .. } | Outcome::Ended(Ended::Now) => true,
+        Outcome::Ended(Ended::Before) | Outcome::LeaseHeld { .. } | Outcome::Refused(_) => false,
         // Held: only if it was not just so already.
         Outcome::Held { entry } => {
             let earlier = match &command.action {
                 Action::Register { name, .. } => before.name(name),
                 Action::Join { group, member, .. } => before.member(group, member),
-                Action::Unregister { .. } | Action::Leave { .. } => None,
+                Action::Unregister { .. }
+                | Action::Leave { .. }
+                | Action::CreateLease { .. }
+                | Action::RevokeLease { .. } => None,
             };
             earlier.as_ref() != Some(entry)
         }
@@ -361,10 +372,12 @@ proptest! {
             let found = match &command.action {
                 Action::Register { name, .. } | Action::Unregister { name, .. } => table.name(name),
                 Action::Join { group, member, .. } | Action::Leave { group, member, .. } => table.member(group, member),
+                Action::CreateLease { .. } | Action::RevokeLease { .. } => None,
             };
             match outcome {
                 Outcome::Granted { entry, .. } | Outcome::Held { entry } => prop_assert_eq!(found, Some(entry)),
                 Outcome::Ended(Ended::Now) | Outcome::Refused(Refusal::NotFound) => prop_assert_eq!(found, None),
+                Outcome::LeaseCreated { .. } | Outcome::LeaseHeld { .. } => prop_assert_eq!(found, None),
                 Outcome::Ended(Ended::Before) => {}
                 Outcome::Refused(_) => {}
             }

@@ -164,7 +164,7 @@ fn a6_an_acknowledged_record_is_acknowledged_everywhere() {
     world.run(3_000);
     let records = world.nodes[&3].conflicts(None, 10);
     assert_eq!(records.len(), 1);
-    assert!(!world.with(3, |core, now, effects| core.acknowledge("1.1.1", now, effects)));
+    assert!(!world.with(3, |core, now, effects| core.acknowledge(&"1.1.1".parse().unwrap(), now, effects)));
     assert!(world.with(3, |core, now, effects| core.acknowledge(&records[0].id, now, effects)));
     world.run(100);
     for node in 1..=3 {

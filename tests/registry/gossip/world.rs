@@ -379,7 +379,7 @@ impl World {
             if let Some(lost) = standing.difference(&here).next() {
                 return Err(format!("node {node} has lost {lost}"));
             }
-            let ids = core.conflicts(None, 100_000).into_iter().map(|record| record.id).collect::<Vec<_>>();
+            let ids = core.conflicts(None, 100_000).into_iter().map(|record| record.id.to_string()).collect::<Vec<_>>();
             if ids.iter().cloned().collect::<BTreeSet<_>>() != losers || ids.len() != losers.len() {
                 return Err(format!("node {node} has {} records for {} losers", ids.len(), losers.len()));
             }

@@ -6,17 +6,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use quorate::cluster::{
-    ApStatus, Cluster, ClusterStatus, ConflictRecord, Contender, Faults, NodeStatus, PeerState, Probe, Role,
-};
+use quorate::cluster::{ApStatus, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe, Role};
 use quorate::http::{HttpState, MAX_IN_FLIGHT_DEFAULT, router, serve};
 use quorate::model::command::{Action, Command};
-use quorate::model::ident::{Mode, NodeId, Revision};
-use quorate::model::outcome::Outcome;
+use quorate::model::conflict::{ConflictRecord, Contender};
+use quorate::model::ident::{Mode, NodeId, RecordId, Revision, Token};
+use quorate::model::lease::KeptAlive;
+use quorate::model::outcome::{Outcome, Refusal};
 use quorate::model::query::{Answer, Query};
 use quorate::model::table::Table;
 use quorate::model::time::UnixMillis;
-use quorate::registry::{CommandCall, CommandFailure, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply};
+use quorate::registry::{
+    CommandCall, CommandFailure, KeepAlive, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply, Watch,
+    WatchFailure, Watching,
+};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -47,6 +50,22 @@ impl Registry for Reference {
             }
             Some(_) | None => Ok(Reply { value: table.query(&query), revision, provenance: Provenance::default() }),
         }
+    }
+
+    async fn batch(&self, _: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        Err(CommandFailure::NotApplied(Reason::Starting))
+    }
+
+    async fn keep_alive(
+        &self,
+        _: KeepAlive,
+        _: &CommandCall,
+    ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
+        Err(CommandFailure::NotApplied(Reason::Starting))
+    }
+
+    async fn watch(&self, _: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
+        Err(WatchFailure::Failed(Reason::Starting))
     }
 
     async fn ready(&self, _: Instant) -> Result<(), Reason> {
@@ -95,6 +114,22 @@ impl Registry for Scripted {
         self.answer.lock().unwrap().clone()
     }
 
+    async fn batch(&self, _: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        Err(CommandFailure::NotApplied(Reason::Starting))
+    }
+
+    async fn keep_alive(
+        &self,
+        _: KeepAlive,
+        _: &CommandCall,
+    ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
+        Err(CommandFailure::NotApplied(Reason::Starting))
+    }
+
+    async fn watch(&self, _: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
+        Err(WatchFailure::Failed(Reason::Starting))
+    }
+
     async fn ready(&self, _: Instant) -> Result<(), Reason> {
         match &*self.answer.lock().unwrap() {
             Ok(_) => Ok(()),
@@ -118,6 +153,22 @@ impl Registry for Silent {
 
     async fn query(&self, _: Query, _: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {
         std::future::pending().await
+    }
+
+    async fn batch(&self, _: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        Err(CommandFailure::NotApplied(Reason::Starting))
+    }
+
+    async fn keep_alive(
+        &self,
+        _: KeepAlive,
+        _: &CommandCall,
+    ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
+        Err(CommandFailure::NotApplied(Reason::Starting))
+    }
+
+    async fn watch(&self, _: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
+        Err(WatchFailure::Failed(Reason::Starting))
     }
 
     async fn ready(&self, _: Instant) -> Result<(), Reason> {
@@ -161,15 +212,14 @@ impl Cluster for Still {
         }
     }
 
-    fn conflicts(&self, after: Option<&str>, limit: usize) -> Vec<ConflictRecord> {
+    fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord> {
         let acknowledged = self.acknowledged.lock().unwrap();
-        let contender =
-            |owner: &str, node| Contender { owner: owner.parse().unwrap(), token: format!("{node}.1"), node };
+        let contender = |owner: &str, node| Contender { owner: owner.parse().unwrap(), token: Token::Cp(node), node };
         ["c1", "c2"]
             .into_iter()
-            .filter(|id| after.is_none_or(|after| *id > after))
+            .filter(|id| after.is_none_or(|after| *id > after.as_str()))
             .map(|id| ConflictRecord {
-                id: id.to_owned(),
+                id: id.parse().unwrap(),
                 name: "billing".parse().unwrap(),
                 loser: contender("b2", 2),
                 winner: contender("a1", 1),
@@ -180,10 +230,10 @@ impl Cluster for Still {
             .collect()
     }
 
-    fn acknowledge_conflict(&self, id: &str) -> bool {
-        let known = matches!(id, "c1" | "c2");
+    fn acknowledge_conflict(&self, id: &RecordId) -> bool {
+        let known = matches!(id.as_str(), "c1" | "c2");
         if known {
-            self.acknowledged.lock().unwrap().push(id.to_owned());
+            self.acknowledged.lock().unwrap().push(id.to_string());
         }
         known
     }
