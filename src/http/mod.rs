@@ -1,11 +1,12 @@
 //! The HTTP API: one set of routes, mounted once for each mode and once more, without a mode in the path, for the default one.
 //!
-//! A request passes [`door`] (origins, how many at once), is routed on its path as it was sent, and becomes a command or a
+//! A request passes [`door`] (origins, how many at once), which notes its [`caller`], is routed on its path as it was sent, and becomes a command or a
 //! query in [`names`] or [`groups`]; [`params`] and [`levels`] read what is asked of the call, [`body`] what it carries,
 //! [`mount`] hands it to the registry with its deadline, and [`reply`] turns what came of it into an answer by the table in
 //! `wire::status`. [`cluster`] and [`health`] serve the rest, [`mod@serve`] the connections.
 
 mod body;
+pub mod caller;
 mod cluster;
 mod conditions;
 mod door;
