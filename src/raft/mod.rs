@@ -2,16 +2,18 @@
 //!
 //! A command comes in at [`registry`], goes to the leader ([`leadership`] knows who that is, [`forward`] is the way there), and is
 //! proposed to openraft. openraft asks [`log_store`] to keep the entry: RAM at once ([`mirror`]), disk as part of a group commit
-//! ([`log_io`], on a database that [`durable`] makes survive power cuts, in the layout of [`keys`], with [`witness`] to find out when something is missing). [`network`] sends it to the
+//! ([`log_io`], on a database that [`durable`] makes survive power cuts, in the layout of [`keys`] and [`pieces`], with [`witness`] to find out when something is missing). [`network`] sends it to the
 //! peers, whose [`rpc`] takes it in. Once a majority has it on disk, [`state_machine`] applies it and publishes the new state, and
 //! the outcome goes back. A read asks [`reads`] when this node's state is new enough, and then looks at the published state.
-//! [`snapshot`] keeps the whole table from time to time, so that the log can be cut. [`node`] puts all that together,
+//! [`snapshot`] keeps the whole table from time to time, so that the log can be cut. [`watch`] tells readers what changes, after the
+//! state as [`initial`] cuts it into pages, and what [`pulse`] says of the node itself. [`node`] puts all that together,
 //! [`contact`] remembers who was heard of, [`types`] tells openraft what we use, [`flaws`] are for the referee's controls.
 
 pub mod contact;
 pub mod durable;
 pub mod flaws;
 pub mod forward;
+pub mod initial;
 pub mod keys;
 pub mod leadership;
 pub mod log_io;
@@ -19,12 +21,15 @@ pub mod log_store;
 pub mod mirror;
 pub mod network;
 pub mod node;
+pub mod pieces;
+pub mod pulse;
 pub mod reads;
 pub mod registry;
 pub mod rpc;
 pub mod snapshot;
 pub mod state_machine;
 pub mod types;
+pub mod watch;
 pub mod witness;
 
 pub use durable::StartError;

@@ -3,6 +3,9 @@
 mod gossip;
 mod net;
 mod raft_cluster;
+mod raft_long;
 mod raft_pinned;
 mod raft_storage;
+mod raft_watch;
+mod raft_watch_cluster;
 mod table;
