@@ -24,6 +24,9 @@ struct Ring<E> {
     /// The number with which the history began, anew if it was restarted.
     began: u64,
     len_max: usize,
+    weight: usize,
+    weight_max: usize,
+    weigh: fn(&E) -> usize,
 }
 
 /// The reader was too slow, or came too late: the history begins later.
@@ -44,7 +47,13 @@ impl<E> Clone for Feed<E> {
 impl<E> Feed<E> {
     /// An empty history whose next event has this number. At most `len_max` events (at least one) are kept.
     pub fn new(next: u64, len_max: usize) -> Self {
-        let ring = Ring { events: VecDeque::new(), first: next, began: next, len_max: len_max.max(1) };
+        Self::weighing(next, len_max, usize::MAX, |_| 0)
+    }
+
+    /// A history that is kept shorter where its events are heavy: together, all but the last weigh at most `weight_max`.
+    pub fn weighing(next: u64, len_max: usize, weight_max: usize, weigh: fn(&E) -> usize) -> Self {
+        let (events, len_max) = (VecDeque::new(), len_max.max(1));
+        let ring = Ring { events, first: next, began: next, len_max, weight: 0, weight_max, weigh };
         Self { ring: Arc::new(Mutex::new(ring)), next: watch::Sender::new(next) }
     }
 
@@ -56,11 +65,13 @@ impl<E> Feed<E> {
     pub fn append(&self, events: impl IntoIterator<Item = E>) {
         let mut ring = self.ring();
         for event in events {
-            if ring.events.len() == ring.len_max {
-                ring.events.pop_front();
+            ring.weight += (ring.weigh)(&event);
+            ring.events.push_back(Arc::new(event));
+            while ring.events.len() > ring.len_max || (ring.weight > ring.weight_max && ring.events.len() > 1) {
+                let gone = ring.events.pop_front().expect("it is not empty");
+                ring.weight -= (ring.weigh)(&gone);
                 ring.first += 1;
             }
-            ring.events.push_back(Arc::new(event));
         }
     }
 
@@ -74,7 +85,7 @@ impl<E> Feed<E> {
     pub fn restart(&self, next: u64) {
         let mut ring = self.ring();
         ring.events.clear();
-        (ring.first, ring.began) = (next, next);
+        (ring.first, ring.began, ring.weight) = (next, next, 0);
         drop(ring);
         self.next.send_replace(next);
     }
@@ -129,6 +140,19 @@ mod tests {
         feed.restart(100);
         assert_eq!(feed.read(9, 10), Err(Gone { first: 100, replaced: true }));
         assert_eq!(feed.read(101, 10), Err(Gone { first: 100, replaced: true }));
+    }
+
+    #[test]
+    fn heavy_events_shorten_the_history_but_the_last_one_is_kept() {
+        let feed = Feed::weighing(1, 100, 10, |text: &&str| text.len());
+        feed.append(["aaaa", "bbbb", "cc"]);
+        assert_eq!(feed.bounds(), (1, 4));
+        feed.append(["d"]);
+        assert_eq!(feed.bounds(), (2, 5));
+        feed.append(["heavier than all"]);
+        assert_eq!(feed.bounds(), (5, 6));
+        feed.append(["f"]);
+        assert_eq!(feed.bounds(), (6, 7));
     }
 
     #[test]

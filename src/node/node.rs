@@ -154,7 +154,9 @@ fn raft_config(config: &Config, members: &BTreeMap<NodeId, String>) -> RaftConfi
     raft.flaws = raft::Flaws {
         local_reads: config.flaws.contains(&Flaw::LocalReads),
         ack_before_replication: config.flaws.contains(&Flaw::AckEarly),
+        drop_on_resume: config.flaws.contains(&Flaw::DropOnResume),
     };
+    raft.watch_history = config.watch_history;
     raft
 }
 

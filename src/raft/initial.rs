@@ -135,12 +135,13 @@ mod tests {
     use super::*;
     use crate::model::command::{Action, Command, Condition};
     use crate::model::ident::Meta;
+    use crate::model::table::News;
     use crate::model::time::UnixMillis;
 
     fn table() -> Table {
         let mut table = Table::default();
         let meta = Meta::empty;
-        let mut apply = |action| table.apply(&Command { action, node: 1, at: UnixMillis(0) });
+        let mut apply = |action| table.apply(&Command { action, node: 1, at: UnixMillis(0) }, &mut News::default());
         for at in 0..250 {
             let (name, owner) = (format!("n{at:03}").parse().unwrap(), "o".parse().unwrap());
             apply(Action::Register { name, owner, meta: meta(), lease: None, condition: Condition::Free });
@@ -172,9 +173,8 @@ mod tests {
     fn table_holders() -> Vec<crate::model::entry::Holder> {
         use crate::model::entry::Holder;
         let name = |at: usize| Holder::Owner(format!("n{at:03}").parse().unwrap(), "o".parse().unwrap());
-        let member = |at: usize| {
-            Holder::Member(format!("g{:03}", at / 2).parse().unwrap(), format!("m{at}").parse().unwrap())
-        };
+        let member =
+            |at: usize| Holder::Member(format!("g{:03}", at / 2).parse().unwrap(), format!("m{at}").parse().unwrap());
         (0..250).map(name).chain((0..250).map(member)).collect()
     }
 

@@ -15,7 +15,7 @@ use super::durable::Disk;
 use super::keys::{self, ChunkWriter};
 use super::mirror::{self, Mirror};
 use super::pieces::{self, Chunks, Place};
-use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::types::{Entry, LogId, STEP_LEN_MAX, TypeConfig, Vote};
 use super::witness::{Note, Witness};
 
 /// One group commit takes at most so many entries, and so many bytes of them.
@@ -23,6 +23,8 @@ const GROUP_ENTRIES_MAX: usize = 4096;
 const GROUP_BYTES_MAX: usize = 1024 * 1024;
 /// Keys deleted between two commits while purging.
 const PURGE_KEYS_MAX: usize = 256;
+// A chunk's pieces are deleted at once.
+const _: () = assert!(STEP_LEN_MAX / keys::CHUNK_LEN_MAX + 2 < PURGE_KEYS_MAX);
 /// An idle log notes the commit index after so long; under load it rides on the next group commit.
 const COMMITTED_IDLE: Duration = Duration::from_millis(50);
 /// How long that is tried less and less often, while the last entries stay uncommitted.

@@ -19,12 +19,14 @@ use super::leadership::Leadership;
 use super::log_io::Fatal;
 use super::log_store::{Closed, LogStore, MIRROR_BYTES_MAX};
 use super::network::NetworkFactory;
+use super::pulse::{self, Pulse};
 use super::reads::{Reads, Sources};
 use super::registry::RaftRegistry;
 use super::rpc::RpcServer;
 use super::snapshot::SnapshotStore;
 use super::state_machine::StateMachine;
 use super::types::Raft;
+use super::watch::Watches;
 use crate::cluster::Role;
 use crate::model::ident::NodeId;
 use crate::net::clock::{Clock, SystemClock};
@@ -64,8 +66,10 @@ pub struct RaftConfig {
     pub snapshot_every: u64,
     /// Log entries kept behind a snapshot, so that a peer that was away for a moment need not be sent the whole table.
     pub log_kept: u64,
-    /// Events kept in memory, from which a watch can be resumed.
-    pub events_kept: usize,
+    /// Events kept in memory, from which a watch can be resumed. Fewer where they are large.
+    pub watch_history: usize,
+    /// How often a watcher is told how far it is, if nothing else is.
+    pub watch_progress: Duration,
     pub clock: Arc<dyn Clock>,
     /// Called once, with one line, when the node cannot go on: its disk has failed, or Raft has. Must not return in production:
     /// after a failed `fsync` nothing that the node says can be believed.
@@ -82,7 +86,8 @@ impl RaftConfig {
             timing: Timing::default(),
             snapshot_every: 50_000,
             log_kept: 20_000,
-            events_kept: 10_000,
+            watch_history: 100_000,
+            watch_progress: Duration::from_secs(15),
             clock: Arc::new(SystemClock),
             fatal: Arc::new(|line| {
                 eprintln!("quorate: {line}");
@@ -137,7 +142,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let raft_config = openraft_config(&config, links.identity().cluster.clone(), pristine)?;
     let contacts = Arc::new(Contacts::new(config.clock.clone()));
     let network = NetworkFactory::new(links.clone(), contacts.clone(), config.timing.election_max);
-    let (machine, view) = StateMachine::new(snapshots, Some(log.durable()), config.events_kept);
+    let (machine, view) = StateMachine::new(snapshots, Some(log.durable()), config.watch_history);
     let damaged = |e: &dyn std::fmt::Display| StartError::Damaged { path: config.data_dir.clone(), why: e.to_string() };
     let raft =
         Raft::new(config.node, Arc::new(raft_config), network, log.clone(), machine).await.map_err(|e| match e {
@@ -155,6 +160,10 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
         view: view.clone(),
         timing: config.timing,
     });
+    // Watches end when its keeper does.
+    let (pulse, pulse_seen) = tokio::sync::watch::channel(Pulse::default());
+    let watches = Watches { feed: view.events().clone(), pulse: pulse_seen, progress_period: config.watch_progress };
+    let keeping = tokio::spawn(pulse::keep(leadership.clone(), config.timing, pulse)).abort_handle();
     let registry = Arc::new(RaftRegistry {
         node: config.node,
         raft: raft.clone(),
@@ -167,6 +176,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
         commands: RaftRegistry::commands(),
         flaws: config.flaws,
         speculation: Speculation::default(),
+        watches,
     });
 
     // A node that has taken part before may have promised a leader, just before it stopped, not to elect another one yet.
@@ -181,6 +191,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
         let registry = answering.clone();
         async move { registry.answer_peer(ask).await }
     };
+    tasks.push(keeping);
     tasks.push(tokio::spawn(forward::serve(forwarded, contacts, answer)).abort_handle());
     tasks.push(tokio::spawn(watch_over(raft.clone(), config.fatal.clone())).abort_handle());
     if let Some(until) = guarded_until {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant as StdInstant};
 
 use async_trait::async_trait;
 use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::Flaws;
@@ -16,12 +16,13 @@ use super::log_store::LogStore;
 use super::reads::{Proof, Reads};
 use super::state_machine::{Published, View};
 use super::types::{Applied, Proposal, Raft};
-use crate::model::command::{Action, Command};
+use super::watch::Watches;
+use crate::model::command::{Action, BATCH_LEN_MAX, Command};
 use crate::model::ident::{Mode, NodeId, Revision};
 use crate::model::lease::KeptAlive;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
-use crate::model::step::Step;
+use crate::model::step::{Outcomes, Step};
 use crate::model::time::UnixMillis;
 use crate::net::clock::Clock;
 use crate::registry::{
@@ -29,8 +30,10 @@ use crate::registry::{
     Watch, WatchFailure, Watching,
 };
 
-/// Commands under way at this node. More are refused as overload, before any work.
+/// Commands under way at this node, a long one counted once for each begun [`COMMAND_UNIT`]. More are refused as overload, before
+/// anything is done.
 const COMMANDS_MAX: usize = 16 * 1024;
+const COMMAND_UNIT: usize = 4 * 1024;
 /// A command is passed on again once after another node has said that it does not lead.
 const FORWARDS_MAX: u32 = 2;
 
@@ -47,6 +50,7 @@ pub struct RaftRegistry {
     pub(super) commands: Semaphore,
     pub(super) flaws: Flaws,
     pub(super) speculation: Speculation,
+    pub(super) watches: Watches,
 }
 
 /// What became of a command proposed at this node.
@@ -62,6 +66,11 @@ enum Proposed {
 impl RaftRegistry {
     pub(super) fn commands() -> Semaphore {
         Semaphore::new(COMMANDS_MAX)
+    }
+
+    /// Room for this command, for as long as it is under way. None: there is too much already.
+    fn admit(&self, proposal: &Proposal) -> Option<SemaphorePermit<'_>> {
+        self.commands.try_acquire_many(1 + (proposal.bytes().len() / COMMAND_UNIT) as u32).ok()
     }
 
     /// Whether this node has applied again what it may have shown before it was restarted.
@@ -94,6 +103,7 @@ impl RaftRegistry {
 
     async fn carry_out(&self, proposal: Proposal, call: &CommandCall) -> Result<Applied, CommandFailure> {
         use CommandFailure::{NotApplied, Unknown};
+        let Some(_room) = self.admit(&proposal) else { return Err(NotApplied(Reason::Overloaded)) };
         let deadline = Instant::from_std(call.deadline);
         let began = Instant::now();
         let patience = began + deadline.saturating_duration_since(began) / 2;
@@ -150,12 +160,13 @@ impl RaftRegistry {
     pub(super) async fn answer_peer(&self, ask: Ask) -> Told {
         match ask {
             Ask::Command { proposal, budget_ms } => {
-                let Ok(_permit) = self.commands.try_acquire() else { return Told::Refused(Reason::Overloaded.into()) };
+                let proposal = Proposal::from_bytes(proposal);
+                let Some(_room) = self.admit(&proposal) else { return Told::Refused(Reason::Overloaded.into()) };
                 if self.leadership.target() != Target::Me {
                     return Told::NotLeader;
                 }
                 let deadline = Instant::now() + Duration::from_millis(budget_ms);
-                match self.propose(Proposal::from_bytes(proposal), deadline).await {
+                match self.propose(proposal, deadline).await {
                     Proposed::Done(applied) => Told::Applied(applied),
                     Proposed::NotLeader => Told::NotLeader,
                     // A lease that has run out a moment ago may be renewed in the next.
@@ -178,7 +189,7 @@ impl RaftRegistry {
     }
 
     /// Returns when this node's state is as new as the call, or why it is not by the deadline.
-    async fn catch_up(&self, proof: Proof, call: &QueryCall) -> Result<(), Reason> {
+    pub(super) async fn catch_up(&self, proof: Proof, call: &QueryCall) -> Result<(), Reason> {
         let deadline = Instant::from_std(call.deadline);
         let began = Instant::now();
         let patience = began + deadline.saturating_duration_since(began) / 2;
@@ -207,13 +218,13 @@ impl RaftRegistry {
         }
     }
 
-    /// Waits until this node has applied that much.
-    async fn reach(&self, revision: &Revision, deadline: Instant) -> Result<(), Reason> {
+    /// Waits until this node has applied that much; returns its number.
+    pub(super) async fn reach(&self, revision: &Revision, deadline: Instant) -> Result<u64, Reason> {
         let Revision::Cp(wanted) = revision else {
             return Err(Reason::Internal("a revision of the other mode".into()));
         };
         match timeout_at(deadline, self.view.wait_for_revision(*wanted)).await {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(*wanted),
             Ok(false) => Err(Reason::Internal("the node is stopping".into())),
             Err(_) => Err(Reason::Behind { applied: Revision::Cp(self.view.now().table.revision()) }),
         }
@@ -227,9 +238,6 @@ impl Registry for RaftRegistry {
     }
 
     async fn execute(&self, action: Action, call: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
-        let Ok(_permit) = self.commands.try_acquire() else {
-            return Err(CommandFailure::NotApplied(Reason::Overloaded));
-        };
         let command = Command { action, node: self.node, at: UnixMillis(self.clock.wall_ms()) };
         let Some(proposal) = Proposal::encode(&Step::Command(command)) else {
             return Err(CommandFailure::NotApplied(Reason::Internal("the command is too long for the log".into())));
@@ -267,8 +275,27 @@ impl Registry for RaftRegistry {
         Ok(Reply { value: state.table.query(&query), revision, provenance })
     }
 
-    async fn batch(&self, _actions: Vec<Action>, _call: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Internal("this version serves no batches".into())))
+    async fn batch(&self, actions: Vec<Action>, call: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        let refused = |why: &str| CommandFailure::NotApplied(Reason::Internal(why.to_owned()));
+        let count = actions.len();
+        if count > BATCH_LEN_MAX {
+            return Err(refused("the batch has more commands than one may have"));
+        }
+        if actions.iter().any(|a| matches!(a, Action::CreateLease { .. } | Action::RevokeLease { .. })) {
+            return Err(refused("a batch holds no command of a lease"));
+        }
+        let at = UnixMillis(self.clock.wall_ms());
+        let commands = actions.into_iter().map(|action| Command { action, node: self.node, at }).collect();
+        let Some(proposal) = Proposal::encode(&Step::Batch(commands)) else {
+            return Err(refused("the batch is too long for the log: send it in parts"));
+        };
+        let Applied { outcomes, revision } = self.carry_out(proposal, call).await?;
+        match outcomes {
+            Outcomes::Each(value) if value.len() == count => {
+                Ok(Reply { value, revision: Revision::Cp(revision), provenance: Provenance::default() })
+            }
+            _ => Err(CommandFailure::Unknown(Reason::Internal("a batch had other outcomes than its own".into()))),
+        }
     }
 
     async fn keep_alive(
@@ -279,8 +306,8 @@ impl Registry for RaftRegistry {
         Err(CommandFailure::NotApplied(Reason::Internal("this version serves no leases".into())))
     }
 
-    async fn watch(&self, _watch: Watch, _deadline: StdInstant) -> Result<Box<dyn Watching>, WatchFailure> {
-        Err(WatchFailure::Failed(Reason::Internal("this version serves no watches".into())))
+    async fn watch(&self, watch: Watch, deadline: StdInstant) -> Result<Box<dyn Watching>, WatchFailure> {
+        Ok(Box::new(self.begin_watch(watch, deadline).await?))
     }
 
     async fn ready(&self, deadline: StdInstant) -> Result<(), Reason> {

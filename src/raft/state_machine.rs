@@ -13,11 +13,12 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
-use tokio::sync::watch;
+use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::Instant;
 
 use super::snapshot::{SnapshotStore, StoredSnapshot};
 use super::types::{Applied, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use super::watch;
 use crate::feed::Feed;
 use crate::model::event::Event;
 use crate::model::table::{News, Table};
@@ -46,7 +47,7 @@ impl Published {
 pub struct View {
     published: Arc<ArcSwap<Published>>,
     /// Index of the next entry to apply; raised after `published`.
-    next: watch::Receiver<u64>,
+    next: Receiver<u64>,
     events: Feed<Event>,
 }
 
@@ -79,25 +80,21 @@ pub struct StateMachine {
     applied: Option<LogId>,
     membership: StoredMembership,
     published: Arc<ArcSwap<Published>>,
-    next: watch::Sender<u64>,
+    next: Sender<u64>,
     events: Feed<Event>,
     snapshots: Arc<SnapshotStore>,
     snapshot_began: Option<Instant>,
     /// How far the log is on disk here, if that is to be waited for.
-    durable: Option<watch::Receiver<u64>>,
+    durable: Option<Receiver<u64>>,
 }
 
 impl StateMachine {
-    /// An empty table, and a history of at most `events_kept` events. Whatever is applied, and so seen by readers, is on this node's disk first if `durable` is given: a
-    /// restarted node can then tell by its log what it may have shown.
-    pub fn new(
-        snapshots: Arc<SnapshotStore>,
-        durable: Option<watch::Receiver<u64>>,
-        events_kept: usize,
-    ) -> (Self, View) {
+    /// An empty table, and a history of at most `watch_history` events. Whatever is applied, and so seen by readers, is on this node's
+    /// disk first if `durable` is given: a restarted node can then tell by its log what it may have shown.
+    pub fn new(snapshots: Arc<SnapshotStore>, durable: Option<Receiver<u64>>, watch_history: usize) -> (Self, View) {
         let published = Arc::new(ArcSwap::default());
-        let (next, next_seen) = watch::channel(0);
-        let events = Feed::new(1, events_kept);
+        let (next, next_seen) = tokio::sync::watch::channel(0);
+        let events = Feed::weighing(1, watch_history, watch::HISTORY_BYTES_MAX, watch::size);
         let view = View { published: published.clone(), next: next_seen, events: events.clone() };
         let machine = Self {
             table: Table::default(),

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -17,14 +17,38 @@ use tokio::time::Instant;
 
 use super::initial::StatePages;
 use super::pulse::{News, Pulse, PulseReader};
+use super::reads::Proof;
+use super::registry::RaftRegistry;
 use crate::feed::{Feed, Gone};
-use crate::model::event::{Event, Filter};
+use crate::model::event::{Change, Event, Filter};
 use crate::model::ident::Revision;
 use crate::model::table::Table;
-use crate::registry::{Told, WatchFailure, WatchMessage, Watching};
+use crate::registry::{Consistency, Position, QueryCall, Told, Watch, WatchFailure, WatchMessage, Watching};
 
 /// Events taken from the history at once. So many are held for a reader beside the history.
 const TAKEN_LEN_MAX: usize = 64;
+
+/// What a node's history may take in memory, about.
+pub const HISTORY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Counted for each event, and for each change on top of its metas.
+const EVENT_BYTES: usize = 64;
+const CHANGE_BYTES: usize = 512;
+
+/// About what an event takes in memory.
+pub fn size(event: &Event) -> usize {
+    let metas = |change: &Change| match change {
+        Change::Registered { entry, previous, .. } | Change::Updated { entry, previous, .. } => {
+            entry.meta.as_str().len() + previous.as_ref().map_or(0, |previous| previous.meta.as_str().len())
+        }
+        Change::Ended { entry, .. }
+        | Change::Joined { entry }
+        | Change::Left { entry, .. }
+        | Change::Hidden { entry }
+        | Change::Shown { entry } => entry.meta.as_str().len(),
+        Change::LeaseExpired { .. } | Change::Conflict { .. } => 0,
+    };
+    EVENT_BYTES + event.changes.iter().map(|change| CHANGE_BYTES + metas(change)).sum::<usize>()
+}
 
 /// What watches need of their node.
 #[derive(Clone)]
@@ -77,6 +101,32 @@ impl Watches {
             progress_at: Instant::now() + progress_due,
             progress_period: self.progress_period,
         }
+    }
+}
+
+impl RaftRegistry {
+    pub(super) async fn begin_watch(&self, watch: Watch, deadline: StdInstant) -> Result<RaftWatch, WatchFailure> {
+        let Watch { filter, from, initial } = watch;
+        match from {
+            Position::Now => {
+                // What was acknowledged anywhere before the call is not to be told as a change after it.
+                let consistency = Consistency::Linearizable;
+                let call = QueryCall { deadline, consistency, forward: true, min_revision: None };
+                self.catch_up(Proof::Majority, &call).await.map_err(WatchFailure::Failed)?;
+                let table = self.view.now().table.clone();
+                Ok(self.watches.from_state(table, filter, initial))
+            }
+            Position::After(revision) => self.watches.after(self.reach_position(&revision, deadline).await?, filter),
+            Position::Resume(revision) => {
+                Ok(self.watches.resume(self.reach_position(&revision, deadline).await?, filter))
+            }
+        }
+    }
+
+    /// The position, once this node is there: another one may have been ahead.
+    async fn reach_position(&self, revision: &Revision, deadline: StdInstant) -> Result<u64, WatchFailure> {
+        let position = self.reach(revision, Instant::from_std(deadline)).await.map_err(WatchFailure::Failed)?;
+        Ok(if self.flaws.drop_on_resume { self.watches.end() - 1 } else { position })
     }
 }
 

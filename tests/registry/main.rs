@@ -2,6 +2,7 @@
 
 mod gossip;
 mod net;
+mod raft_batch;
 mod raft_cluster;
 mod raft_long;
 mod raft_pinned;
