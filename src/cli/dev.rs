@@ -81,6 +81,7 @@ fn configs(args: &DevArgs) -> Vec<Config> {
                 election_timeout: Duration::from_millis(400),
                 watch_history: 100_000,
                 max_in_flight: 4_096,
+                max_streams: 4_096,
                 allowed_origins: Vec::new(),
                 faults_enabled: true,
                 exit_with_stdin: false,
