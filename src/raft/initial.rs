@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::entry::Entry;
+use crate::model::entry::{Entry, Holder};
 use crate::model::event::Filter;
 use crate::model::ident::{Group, Name};
 use crate::model::query::{Answer, Page, Query};
@@ -10,6 +10,8 @@ use crate::model::table::Table;
 
 /// Entries on one page, at most.
 const PAGE_LEN_MAX: usize = 100;
+/// Metas on one page, at most, but for the last one's length.
+const PAGE_BYTES_MAX: usize = 256 * 1024;
 /// Groups looked up at once.
 const GROUPS_LEN_MAX: usize = 100;
 
@@ -49,36 +51,33 @@ impl StatePages {
 
     /// The next page; none at the end, and no page is empty.
     pub fn next_page(&mut self) -> Option<Vec<Entry>> {
-        let mut entries = Vec::new();
-        while entries.len() < PAGE_LEN_MAX
+        let mut found = Found::default();
+        while !found.is_full()
             && let Some(span) = self.rest.pop_front()
         {
-            self.take(span, &mut entries);
+            self.take(span, &mut found);
         }
-        (!entries.is_empty()).then_some(entries)
+        (!found.entries.is_empty()).then_some(found.entries)
     }
 
     /// Takes as much of this span as fits, and puts the rest of it back.
-    fn take(&mut self, span: Span, entries: &mut Vec<Entry>) {
-        let limit = PAGE_LEN_MAX - entries.len();
+    fn take(&mut self, span: Span, found: &mut Found) {
         match span {
-            Span::Name(name) => entries.extend(self.table.name(&name)),
+            Span::Name(name) => found.take(self.table.name(&name)),
             Span::Names(mut page) => {
-                page.limit = limit;
+                page.limit = found.room();
                 let (more, next) = self.look_up(&Query::Names { page: page.clone() });
-                entries.extend(more);
-                if next.is_some() {
-                    page.after = next;
+                page.after = found.take_some(more, next);
+                if page.after.is_some() {
                     self.rest.push_front(Span::Names(page));
                 }
             }
             Span::Members(group, mut page) => {
-                page.limit = limit;
+                page.limit = found.room();
                 let query = Query::Members { group: group.clone(), page: page.clone(), node: None };
                 let (more, next) = self.look_up(&query);
-                entries.extend(more);
-                if next.is_some() {
-                    page.after = next;
+                page.after = found.take_some(more, next);
+                if page.after.is_some() {
                     self.rest.push_front(Span::Members(group, page));
                 }
             }
@@ -103,6 +102,45 @@ impl StatePages {
             Answer::Entries { entries, next } => (entries, next),
             _ => unreachable!("entries are asked for"),
         }
+    }
+}
+
+/// A page that is being filled.
+#[derive(Default)]
+struct Found {
+    entries: Vec<Entry>,
+    meta_bytes: usize,
+}
+
+impl Found {
+    fn is_full(&self) -> bool {
+        self.room() == 0 || self.meta_bytes >= PAGE_BYTES_MAX
+    }
+
+    fn room(&self) -> usize {
+        PAGE_LEN_MAX - self.entries.len()
+    }
+
+    fn take(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        for entry in entries {
+            self.meta_bytes += entry.meta.as_str().len();
+            self.entries.push(entry);
+        }
+    }
+
+    /// Takes entries of one list until the page is full. Returns after which one the list goes on; `next` is what it says itself.
+    fn take_some(&mut self, entries: Vec<Entry>, next: Option<String>) -> Option<String> {
+        let mut entries = entries.into_iter().peekable();
+        while let Some(entry) = entries.next() {
+            self.take([entry]);
+            if self.is_full() && entries.peek().is_some() {
+                return self.entries.last().map(|last| match &last.holder {
+                    Holder::Owner(name, _) => name.to_string(),
+                    Holder::Member(_, member) => member.to_string(),
+                });
+            }
+        }
+        next
     }
 }
 
@@ -170,12 +208,26 @@ mod tests {
         assert_eq!(all, expected.into_iter().map(|holder| format!("{holder:?}")).collect::<Vec<_>>());
     }
 
-    fn table_holders() -> Vec<crate::model::entry::Holder> {
-        use crate::model::entry::Holder;
+    fn table_holders() -> Vec<Holder> {
         let name = |at: usize| Holder::Owner(format!("n{at:03}").parse().unwrap(), "o".parse().unwrap());
         let member =
             |at: usize| Holder::Member(format!("g{:03}", at / 2).parse().unwrap(), format!("m{at}").parse().unwrap());
         (0..250).map(name).chain((0..250).map(member)).collect()
+    }
+
+    #[test]
+    fn pages_of_large_entries_are_short() {
+        let mut table = Table::default();
+        let meta = format!("{{\"x\":\"{}\"}}", "y".repeat(16_000)).parse::<Meta>().unwrap();
+        for at in 0..60 {
+            let (name, owner) = (format!("n{at:02}").parse().unwrap(), "o".parse().unwrap());
+            let action = Action::Register { name, owner, meta: meta.clone(), lease: None, condition: Condition::Free };
+            table.apply(&Command { action, node: 1, at: UnixMillis(0) }, &mut News::default());
+        }
+        let mut pages = StatePages::new(table, &Filter::default());
+        let pages = std::iter::from_fn(|| pages.next_page()).collect::<Vec<_>>();
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [17, 17, 17, 9]);
+        assert!(pages.concat().is_sorted_by_key(|entry| entry.holder.clone()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod raft_batch;
 mod raft_cluster;
 mod raft_long;
 mod raft_pinned;
+mod raft_runs;
 mod raft_storage;
 mod raft_watch;
 mod raft_watch_cluster;

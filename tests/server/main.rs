@@ -5,3 +5,4 @@ mod durability;
 mod http;
 mod nodes;
 mod refusals;
+mod watches;

@@ -8,6 +8,6 @@ mod leases;
 mod raw;
 mod round_trip;
 mod scripts;
-mod stream;
+pub mod stream;
 mod support;
 mod watch;
