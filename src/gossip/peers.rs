@@ -244,6 +244,11 @@ impl Core {
         node == self.node() || self.contact(node) == Some(Contact::Reachable)
     }
 
+    /// Every member is reachable and caught up with.
+    pub(super) fn all_in_reach(&self) -> bool {
+        self.peers.values().all(|peer| !peer.configured || peer.contact == Contact::Reachable)
+    }
+
     pub(super) fn is_away(&self, node: NodeId) -> bool {
         node != self.node() && self.contact(node).is_none_or(|contact| contact == Contact::Down)
     }

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::cluster::PeerState;
 use crate::model::ident::NodeId;
+use crate::model::lease::KeptAlive;
+use crate::model::outcome::Refusal;
 use crate::net::clock::Clock;
 use crate::net::datagram::Datagrams;
 use crate::net::link::Link;
@@ -40,6 +42,8 @@ pub struct Shared {
     /// Who waits for answers to which question.
     questions: Mutex<HashMap<u64, mpsc::UnboundedSender<Part>>>,
     question_ids: AtomicU64,
+    /// Who waits for keep-alives that were passed on.
+    keeping: Mutex<HashMap<u64, oneshot::Sender<Vec<Result<KeptAlive, Refusal>>>>>,
     states: Mutex<BTreeMap<NodeId, PeerState>>,
     mark: Mutex<Mark>,
     /// Stamps up to here may be given out: the mark on disk is no lower.
@@ -104,6 +108,12 @@ impl Shared {
             }
             Effect::Advanced => self.advanced.notify_waiters(),
             Effect::Confirmed => self.confirmed.notify_waiters(),
+            Effect::Kept { id, results } => {
+                let caller = self.keeping.lock().expect("no panic while held").remove(&id);
+                if let Some(caller) = caller {
+                    let _ = caller.send(results);
+                }
+            }
             Effect::Told { id, state, upto, .. } => {
                 let questions = self.questions.lock().expect("no panic while held");
                 if let Some(asker) = questions.get(&id) {
@@ -133,6 +143,13 @@ impl Shared {
 
     pub fn close_question(&self, id: u64) {
         self.questions.lock().expect("no panic while held").remove(&id);
+    }
+
+    /// Where the results of a call come out whose keep-alives are passed on. To be called before the core's effects are carried out.
+    pub fn await_kept(&self, id: u64) -> oneshot::Receiver<Vec<Result<KeptAlive, Refusal>>> {
+        let (sender, receiver) = oneshot::channel();
+        self.keeping.lock().expect("no panic while held").insert(id, sender);
+        receiver
     }
 
     pub fn peer_states(&self) -> BTreeMap<NodeId, PeerState> {
@@ -201,6 +218,7 @@ pub fn spawn(parts: Parts) -> (Arc<Shared>, mpsc::Sender<()>, Vec<AbortHandle>) 
         confirmed: Notify::new(),
         questions: Mutex::default(),
         question_ids: AtomicU64::new(1),
+        keeping: Mutex::default(),
         states: Mutex::new(membership.states()),
         mark: Mutex::new(mark),
         durable,

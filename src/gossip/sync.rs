@@ -95,6 +95,8 @@ impl Core {
                 }
             }
             Message::Piece(piece) => self.on_piece(from, piece, now, effects),
+            Message::Keep { id, leases, by } => self.on_keep(from, (id, leases, by), now, effects),
+            Message::Kept { id, words } => self.on_kept(id, words, effects),
             Message::Ask { id, query } => {
                 let (state, upto) = ask::part(&self.map, &query);
                 effects.push(self.post(from, Message::Told { id, state, upto }));

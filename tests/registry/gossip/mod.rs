@@ -1,6 +1,7 @@
 //! The `ap` registry: its core in seeded simulations, and whole nodes over real links.
 
 mod laws;
+mod leases;
 mod nodes;
 mod runs;
 mod simulation;
