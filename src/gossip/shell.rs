@@ -13,8 +13,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::cluster::PeerState;
 use crate::model::ident::NodeId;
-use crate::model::lease::KeptAlive;
-use crate::model::outcome::Refusal;
 use crate::net::clock::Clock;
 use crate::net::datagram::Datagrams;
 use crate::net::link::Link;
@@ -23,6 +21,7 @@ use crate::net::links::{Links, Purpose};
 use super::ask::Part;
 use super::core::{Core, Effect, Effects, Now};
 use super::hlc::Mark;
+use super::keep_alive::KeptResults;
 use super::lane::{LaneTask, QUEUE_LEN_MAX};
 use super::membership::{Event, Membership};
 use super::message::{self, Lane, Message};
@@ -43,7 +42,7 @@ pub struct Shared {
     questions: Mutex<HashMap<u64, mpsc::UnboundedSender<Part>>>,
     question_ids: AtomicU64,
     /// Who waits for keep-alives that were passed on.
-    keeping: Mutex<HashMap<u64, oneshot::Sender<Vec<Result<KeptAlive, Refusal>>>>>,
+    keeping: Mutex<HashMap<u64, oneshot::Sender<KeptResults>>>,
     states: Mutex<BTreeMap<NodeId, PeerState>>,
     mark: Mutex<Mark>,
     /// Stamps up to here may be given out: the mark on disk is no lower.
@@ -146,7 +145,7 @@ impl Shared {
     }
 
     /// Where the results of a call come out whose keep-alives are passed on. To be called before the core's effects are carried out.
-    pub fn await_kept(&self, id: u64) -> oneshot::Receiver<Vec<Result<KeptAlive, Refusal>>> {
+    pub fn await_kept(&self, id: u64) -> oneshot::Receiver<KeptResults> {
         let (sender, receiver) = oneshot::channel();
         self.keeping.lock().expect("no panic while held").insert(id, sender);
         receiver
