@@ -3,7 +3,7 @@
 //! A request passes [`door`] (origins, how many at once), which notes its [`caller`], is routed on its path as it was sent, and becomes a command or a
 //! query in [`names`] or [`groups`]; [`params`] and [`levels`] read what is asked of the call, [`body`] what it carries,
 //! [`mount`] hands it to the registry with its deadline, and [`reply`] turns what came of it into an answer by the table in
-//! `wire::status`. [`cluster`] and [`health`] serve the rest, [`mod@serve`] the connections.
+//! `wire::status`. [`cluster`], [`nodes`] and [`health`] serve the rest, [`mod@serve`] the connections.
 
 mod body;
 pub mod caller;
@@ -15,6 +15,7 @@ mod health;
 mod levels;
 mod mount;
 mod names;
+mod nodes;
 mod openapi;
 mod params;
 mod reply;
@@ -106,6 +107,11 @@ fn mode_routes() -> Vec<UtoipaMethodRouter<Arc<Mount>>> {
 fn node_routes() -> Vec<UtoipaMethodRouter<Arc<Shared>>> {
     vec![
         routes!(cluster::status),
+        routes!(nodes::add),
+        routes!(nodes::promote),
+        routes!(nodes::remove),
+        routes!(nodes::transfer_leader),
+        routes!(nodes::snapshot),
         routes!(cluster::conflicts),
         routes!(cluster::acknowledge),
         routes!(cluster::faults, cluster::set_faults, cluster::clear_faults),
