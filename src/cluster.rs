@@ -16,7 +16,11 @@ pub trait Cluster: Send + Sync + 'static {
     fn status(&self) -> ClusterStatus;
 
     /// Changes who is in the cluster, or who leads it. Any node does so for all; every change may be asked for again without harm.
-    async fn change(&self, change: Change, call: &CommandCall) -> Result<Result<Changed, ChangeRefusal>, CommandFailure>;
+    async fn change(
+        &self,
+        change: Change,
+        call: &CommandCall,
+    ) -> Result<Result<Changed, ChangeRefusal>, CommandFailure>;
 
     /// Has this node write its `cp` table to disk now, so that its log can be cut; the index of the last log entry in it.
     async fn take_snapshot(&self, deadline: Instant) -> Result<u64, Reason>;
@@ -51,9 +55,19 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Changed {
     /// The node is a member of this role. `now`: it has become so by this very call.
-    Member { node: NodeId, peer: String, role: Role, now: bool },
-    Removed { node: NodeId, now: bool },
-    Leads { node: NodeId },
+    Member {
+        node: NodeId,
+        peer: String,
+        role: Role,
+        now: bool,
+    },
+    Removed {
+        node: NodeId,
+        now: bool,
+    },
+    Leads {
+        node: NodeId,
+    },
 }
 
 /// Why a change was not made. Nothing has happened.

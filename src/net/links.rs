@@ -75,8 +75,7 @@ impl Links {
     ) -> io::Result<Self> {
         let bound = wire.bind(listen).await?;
         let expelled = Expelled::default();
-        let hub =
-            DatagramHub::new(identity.clone(), bound.datagrams, wire.clone(), faults.clone(), expelled.clone());
+        let hub = DatagramHub::new(identity.clone(), bound.datagrams, wire.clone(), faults.clone(), expelled.clone());
         let hub = Arc::new(hub);
         let shared = Arc::new(Shared {
             identity,

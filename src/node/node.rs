@@ -11,8 +11,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::config::{Config, Flaw};
-use super::identity::{self, IdentityError, Keeper};
 use super::follow::Follower;
+use super::identity::{self, IdentityError, Keeper};
 use super::view::NodeView;
 use crate::gossip::{self, GossipConfig, GossipNode};
 use crate::http::{self, HttpState};

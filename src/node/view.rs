@@ -61,7 +61,11 @@ impl Cluster for NodeView {
         }
     }
 
-    async fn change(&self, change: Change, call: &CommandCall) -> Result<Result<Changed, ChangeRefusal>, CommandFailure> {
+    async fn change(
+        &self,
+        change: Change,
+        call: &CommandCall,
+    ) -> Result<Result<Changed, ChangeRefusal>, CommandFailure> {
         self.raft.registry.change(change, call).await
     }
 

@@ -160,7 +160,11 @@ impl RaftRegistry {
                 Step::Unknown(why) => return failed(true, why),
             }
             if Instant::now() + MOMENT >= deadline {
-                return if proposed { failed(true, Reason::Timeout) } else { Made::Decided(Err(ChangeRefusal::UnderWay)) };
+                return if proposed {
+                    failed(true, Reason::Timeout)
+                } else {
+                    Made::Decided(Err(ChangeRefusal::UnderWay))
+                };
             }
             tokio::time::sleep(MOMENT).await;
         }
@@ -344,9 +348,7 @@ fn plan(change: &Change, roster: &Roster, leader: &RaftRegistry) -> Plan {
                 None => refuse(ChangeRefusal::CannotLead { node: None }),
             }
         }
-        Change::Lead { node: Some(node) } if *node == leader.node => {
-            Plan::Answer(Ok(Changed::Leads { node: *node }))
-        }
+        Change::Lead { node: Some(node) } if *node == leader.node => Plan::Answer(Ok(Changed::Leads { node: *node })),
         Change::Lead { node: Some(node) } if voters.contains(node) && leader.is_prepared(*node) => {
             Plan::HandOver(*node)
         }

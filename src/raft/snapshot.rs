@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::durable::{Barrier, Disk, StartError};
 use super::log_store::Closed;
+use super::roster::Retired;
 use super::state_machine::SnapshotData;
 use super::types::{Snapshot, SnapshotMeta};
-use super::roster::Retired;
 use crate::model::table::Table;
 
 /// How the content is written. Another number is another layout, which this version does not read.

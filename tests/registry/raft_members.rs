@@ -195,7 +195,8 @@ async fn a_change_that_its_leader_did_not_live_to_finish_is_finished_by_the_next
         let others = (1..=4).filter(|node| *node != leader).collect::<Vec<_>>();
         let victim = others[2];
         let registry = cluster.nodes[&leader].registry.clone();
-        let asked = tokio::spawn(async move { registry.change(Change::Remove { node: victim }, &command_call(5_000)).await });
+        let asked =
+            tokio::spawn(async move { registry.change(Change::Remove { node: victim }, &command_call(5_000)).await });
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         cluster.sever(leader);
         let next = cluster.leader_among(&others).await;

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use quorate::cluster::{ApStatus, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe, Role};
+use quorate::cluster::{
+    ApStatus, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe, Role,
+};
 use quorate::http::{HttpState, MAX_IN_FLIGHT_DEFAULT, router, serve};
 use quorate::model::command::{Action, Command};
 use quorate::model::conflict::{ConflictRecord, Contender};
@@ -216,9 +218,7 @@ impl Cluster for Still {
         let refused = |refusal| Ok(Err(refusal));
         match change {
             Change::Add { node: 9, .. } => refused(ChangeRefusal::Removed { node: 9 }),
-            Change::Add { node, peer } => {
-                Ok(Ok(Changed::Member { node, peer, role: Role::Learner, now: node != 3 }))
-            }
+            Change::Add { node, peer } => Ok(Ok(Changed::Member { node, peer, role: Role::Learner, now: node != 3 })),
             Change::Promote { node: 4 } => refused(ChangeRefusal::Behind { node: 4, entries: 5_000 }),
             Change::Promote { node } => {
                 Ok(Ok(Changed::Member { node, peer: "h:1".to_owned(), role: Role::Voter, now: true }))
