@@ -28,6 +28,8 @@ pub enum Code {
     RevisionCompacted,
     // Refusals by the door: the registry never saw the request.
     Malformed,
+    Unauthorized,
+    Forbidden,
     ForeignOrigin,
     NoSuchRoute,
     MethodNotAllowed,
@@ -170,6 +172,15 @@ pub static TABLE: &[Row] = &[
         "The history no longer reaches back to that position.",
     ),
     row(Code::Malformed, "malformed", Kind::Rejection, 400, None, "The request is not well formed."),
+    row(
+        Code::Unauthorized,
+        "unauthorized",
+        Kind::Rejection,
+        401,
+        None,
+        "This server asks for a credential that it knows.",
+    ),
+    row(Code::Forbidden, "forbidden", Kind::Rejection, 403, None, "That credential does not allow this."),
     row(
         Code::ForeignOrigin,
         "foreign_origin",
