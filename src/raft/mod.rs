@@ -6,7 +6,8 @@
 //! peers, whose [`rpc`] takes it in. Once a majority has it on disk, [`state_machine`] applies it and publishes the new state, and
 //! the outcome goes back. A read asks [`reads`] when this node's state is new enough, and then looks at the published state.
 //! [`snapshot`] keeps the whole table from time to time, so that the log can be cut. [`watch`] tells readers what changes, after the
-//! state as [`initial`] cuts it into pages, and what [`pulse`] says of the node itself. [`node`] puts all that together,
+//! state as [`initial`] cuts it into pages, and what [`pulse`] says of the node itself. [`roster`] is who is in the cluster,
+//! [`members`] changes that. [`node`] puts all that together,
 //! [`contact`] remembers who was heard of, [`types`] tells openraft what we use, [`flaws`] are for the referee's controls.
 
 pub mod contact;
@@ -18,6 +19,7 @@ pub mod keys;
 pub mod leadership;
 pub mod log_io;
 pub mod log_store;
+pub mod members;
 pub mod mirror;
 pub mod network;
 pub mod node;
@@ -25,6 +27,7 @@ pub mod pieces;
 pub mod pulse;
 pub mod reads;
 pub mod registry;
+pub mod roster;
 pub mod rpc;
 pub mod snapshot;
 pub mod state_machine;

@@ -8,7 +8,7 @@ use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-use super::Flaws;
+use super::contact::Contacts;
 use super::flaws::Speculation;
 use super::forward::{Ask, Forwarder, Silence, Told};
 use super::leadership::{Leadership, Target};
@@ -17,6 +17,7 @@ use super::reads::{Proof, Reads};
 use super::state_machine::{Published, View};
 use super::types::{Applied, Proposal, Raft};
 use super::watch::Watches;
+use super::{Flaws, Timing};
 use crate::model::command::{Action, BATCH_LEN_MAX, Command};
 use crate::model::ident::{Mode, NodeId, Revision};
 use crate::model::lease::KeptAlive;
@@ -51,6 +52,10 @@ pub struct RaftRegistry {
     pub(super) flaws: Flaws,
     pub(super) speculation: Speculation,
     pub(super) watches: Watches,
+    pub(super) contacts: Arc<Contacts>,
+    pub(super) timing: Timing,
+    /// Held while this node, leading, changes the cluster.
+    pub(super) change: tokio::sync::Mutex<()>,
 }
 
 /// What became of a command proposed at this node.
@@ -125,7 +130,7 @@ impl RaftRegistry {
                         Ok(Told::Applied(applied)) => return Ok(applied),
                         Ok(Told::Refused(why)) => return Err(NotApplied(why.into())),
                         Ok(Told::Unknown(why)) => return Err(Unknown(why.into())),
-                        Ok(Told::Index(_)) => {
+                        Ok(Told::Index(_) | Told::Changed(_)) => {
                             return Err(Unknown(Reason::Internal("the leader answered another question".into())));
                         }
                         Ok(Told::NotLeader) => {
@@ -174,6 +179,9 @@ impl RaftRegistry {
                     Proposed::Cut => Told::Refused(Reason::NoQuorum.into()),
                     Proposed::Unknown(why) => Told::Unknown(why.into()),
                 }
+            }
+            Ask::Change { change, budget_ms } => {
+                self.change_for_peer(change, Instant::now() + Duration::from_millis(budget_ms)).await
             }
             Ask::ReadIndex { by_lease, budget_ms } => {
                 let proof = if by_lease { Proof::Lease } else { Proof::Majority };

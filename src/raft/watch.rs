@@ -35,7 +35,7 @@ const EVENT_BYTES: usize = 64;
 const CHANGE_BYTES: usize = 512;
 
 /// About what an event takes in memory.
-pub fn size(event: &Event) -> usize {
+pub fn event_size(event: &Event) -> usize {
     let metas = |change: &Change| match change {
         Change::Registered { entry, previous, .. } | Change::Updated { entry, previous, .. } => {
             entry.meta.as_str().len() + previous.as_ref().map_or(0, |previous| previous.meta.as_str().len())

@@ -5,6 +5,7 @@ mod net;
 mod raft_batch;
 mod raft_cluster;
 mod raft_long;
+mod raft_members;
 mod raft_pinned;
 mod raft_runs;
 mod raft_storage;
