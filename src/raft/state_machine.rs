@@ -88,8 +88,8 @@ pub struct StateMachine {
 }
 
 impl StateMachine {
-    /// An empty table, and a history of at most `events_kept` events. Whatever is applied, and so seen by readers, is on this node's disk first if `durable` is given: a
-    /// restarted node can then tell by its log what it may have shown.
+    /// An empty table, and a history of at most `events_kept` events. Whatever is applied, and so seen by readers, is on this node's
+    /// disk first if `durable` is given: a restarted node can then tell by its log what it may have shown.
     pub fn new(
         snapshots: Arc<SnapshotStore>,
         durable: Option<watch::Receiver<u64>>,
