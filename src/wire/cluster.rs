@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::read::{self, Garbled};
+use super::write;
+use crate::model::conflict::{ConflictRecord, Contender};
+use crate::model::ident::{Mode, Token};
+
 /// The cluster as one node sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClusterBody {
@@ -53,6 +58,57 @@ pub struct NodeBody {
     pub refused: Option<String>,
 }
 
+/// A node that is to be added.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewNodeBody {
+    /// Never used before in this cluster.
+    #[schema(minimum = 1)]
+    pub id: u64,
+    /// HOST:PORT where its peers reach it.
+    pub peer: String,
+}
+
+/// A node that was added or promoted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MemberBody {
+    pub id: u64,
+    pub peer: String,
+    /// `leader`, `voter` or `learner`.
+    pub role: String,
+}
+
+/// A node that was removed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RemovedBody {
+    pub id: u64,
+    /// `now`, or `before` if it had been removed already.
+    pub removed: String,
+}
+
+/// Who is to lead.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransferBody {
+    /// A voter's id; the one that is best prepared, unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+}
+
+/// Who leads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LeaderBody {
+    pub leader: u64,
+}
+
+/// A snapshot that a node has written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotBody {
+    pub node: u64,
+    /// The last log entry in it.
+    pub index: u64,
+}
+
 /// One page of conflict records, oldest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConflictsBody {
@@ -61,7 +117,7 @@ pub struct ConflictsBody {
     pub next: Option<String>,
 }
 
-/// One losing grant of an `ap` name.
+/// One losing grant of a name: in `ap` of a conflict after a partition, in `cp` of a takeover.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConflictBody {
     /// All nodes agree on it.
@@ -74,6 +130,41 @@ pub struct ConflictBody {
     #[schema(format = "date-time")]
     pub at: String,
     pub acknowledged: bool,
+}
+
+impl ConflictBody {
+    /// What is told of a record.
+    pub fn of(record: &ConflictRecord) -> Self {
+        let contender = |contender: &Contender| ContenderBody {
+            owner: contender.owner.to_string(),
+            token: contender.token.to_string(),
+            node: contender.node,
+        };
+        Self {
+            id: record.id.to_string(),
+            name: record.name.to_string(),
+            loser: contender(&record.loser),
+            winner: contender(&record.winner),
+            at: write::time(record.at).to_string(),
+            acknowledged: record.acknowledged,
+        }
+    }
+
+    /// The record that this body was written from.
+    pub fn record(self, mode: Mode) -> Result<ConflictRecord, Garbled> {
+        let contender = |body: ContenderBody| {
+            let token = Token::parse(mode, &body.token)?;
+            Ok::<_, Garbled>(Contender { owner: body.owner.parse()?, token, node: body.node })
+        };
+        Ok(ConflictRecord {
+            id: self.id.parse()?,
+            name: self.name.parse()?,
+            loser: contender(self.loser)?,
+            winner: contender(self.winner)?,
+            at: read::time(&self.at)?,
+            acknowledged: self.acknowledged,
+        })
+    }
 }
 
 /// One of the two owners of a conflict.

@@ -1,13 +1,15 @@
 //! Registries in memory, and a server before them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use quorate::cluster::{ApStatus, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe, Role};
-use quorate::http::{HttpState, MAX_IN_FLIGHT_DEFAULT, router, serve};
+use quorate::cluster::{
+    ApStatus, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe, Role,
+};
+use quorate::http::{HttpState, MAX_IN_FLIGHT_DEFAULT, MAX_STREAMS_DEFAULT, router, serve};
 use quorate::model::command::{Action, Command};
 use quorate::model::conflict::{ConflictRecord, Contender};
 use quorate::model::ident::{Mode, NodeId, RecordId, Revision, Token};
@@ -18,10 +20,10 @@ use quorate::model::table::{News, Table};
 use quorate::model::time::UnixMillis;
 use quorate::registry::{
     CommandCall, CommandFailure, KeepAlive, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply, Watch,
-    WatchFailure, Watching,
+    WatchFailure, WatchMessage, Watching,
 };
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// One machine's registry: a table behind a lock, and a clock that stands still.
 #[derive(Default)]
@@ -52,8 +54,12 @@ impl Registry for Reference {
         }
     }
 
-    async fn batch(&self, _: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
+    async fn batch(&self, actions: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        let mut table = self.table.lock().unwrap();
+        let mut news = News::default();
+        let apply = |action| table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) }, &mut news);
+        let value = actions.into_iter().map(apply).collect();
+        Ok(Reply { value, revision: Revision::Cp(table.revision()), provenance: Provenance::default() })
     }
 
     async fn keep_alive(
@@ -78,13 +84,33 @@ pub struct Scripted {
     pub mode: Mode,
     pub outcome: Mutex<Result<Reply<Outcome>, CommandFailure>>,
     pub answer: Mutex<Result<Reply<Answer>, QueryFailure>>,
+    pub batched: Mutex<Result<Reply<Vec<Outcome>>, CommandFailure>>,
+    pub kept: Mutex<Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure>>,
+    /// What each of the next watches says; every further one fails.
+    pub watches: Mutex<VecDeque<Result<Telling, WatchFailure>>>,
     pub asked: Mutex<Option<Asked>>,
+}
+
+/// What one watch says.
+pub type Telling = mpsc::Receiver<WatchMessage>;
+
+/// A watch that says what comes through a channel.
+struct Channel(Telling);
+
+#[async_trait]
+impl Watching for Channel {
+    async fn next(&mut self) -> Option<WatchMessage> {
+        self.0.recv().await
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     Command(Action),
     Query(Query),
+    Batch(Vec<Action>),
+    KeepAlive(KeepAlive),
+    Watch(Watch),
 }
 
 impl Scripted {
@@ -93,6 +119,9 @@ impl Scripted {
             mode,
             outcome: Mutex::new(Err(CommandFailure::NotApplied(Reason::Starting))),
             answer: Mutex::new(Err(QueryFailure(Reason::Starting))),
+            batched: Mutex::new(Err(CommandFailure::NotApplied(Reason::Starting))),
+            kept: Mutex::new(Err(CommandFailure::NotApplied(Reason::Starting))),
+            watches: Mutex::default(),
             asked: Mutex::new(None),
         })
     }
@@ -114,20 +143,27 @@ impl Registry for Scripted {
         self.answer.lock().unwrap().clone()
     }
 
-    async fn batch(&self, _: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
+    async fn batch(&self, actions: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        *self.asked.lock().unwrap() = Some(Asked::Batch(actions));
+        self.batched.lock().unwrap().clone()
     }
 
     async fn keep_alive(
         &self,
-        _: KeepAlive,
+        keep: KeepAlive,
         _: &CommandCall,
     ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
+        *self.asked.lock().unwrap() = Some(Asked::KeepAlive(keep));
+        self.kept.lock().unwrap().clone()
     }
 
-    async fn watch(&self, _: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
-        Err(WatchFailure::Failed(Reason::Starting))
+    async fn watch(&self, watch: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
+        *self.asked.lock().unwrap() = Some(Asked::Watch(watch));
+        match self.watches.lock().unwrap().pop_front() {
+            Some(Ok(telling)) => Ok(Box::new(Channel(telling))),
+            Some(Err(failure)) => Err(failure),
+            None => Err(WatchFailure::Failed(Reason::Starting)),
+        }
     }
 
     async fn ready(&self, _: Instant) -> Result<(), Reason> {
@@ -156,7 +192,7 @@ impl Registry for Silent {
     }
 
     async fn batch(&self, _: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
+        std::future::pending().await
     }
 
     async fn keep_alive(
@@ -164,11 +200,11 @@ impl Registry for Silent {
         _: KeepAlive,
         _: &CommandCall,
     ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
+        std::future::pending().await
     }
 
     async fn watch(&self, _: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
-        Err(WatchFailure::Failed(Reason::Starting))
+        std::future::pending().await
     }
 
     async fn ready(&self, _: Instant) -> Result<(), Reason> {
@@ -210,6 +246,28 @@ impl Cluster for Still {
             ap: ApStatus::default(),
             nodes: vec![node(1), node(2), node(3)],
         }
+    }
+
+    async fn change(&self, change: Change, _: &CommandCall) -> Result<Result<Changed, ChangeRefusal>, CommandFailure> {
+        let refused = |refusal| Ok(Err(refusal));
+        match change {
+            Change::Add { node: 9, .. } => refused(ChangeRefusal::Removed { node: 9 }),
+            Change::Add { node, peer } => Ok(Ok(Changed::Member { node, peer, role: Role::Learner, now: node != 3 })),
+            Change::Promote { node: 4 } => refused(ChangeRefusal::Behind { node: 4, entries: 5_000 }),
+            Change::Promote { node } => {
+                Ok(Ok(Changed::Member { node, peer: "h:1".to_owned(), role: Role::Voter, now: true }))
+            }
+            Change::Remove { node: 1 } => refused(ChangeRefusal::QuorumAtRisk { voters: 2, in_reach: 1 }),
+            Change::Remove { node: 8 } => refused(ChangeRefusal::Unknown { node: 8 }),
+            Change::Remove { node } => Ok(Ok(Changed::Removed { node, now: node != 9 })),
+            Change::Lead { node: Some(3) } => Err(CommandFailure::Unknown(Reason::Timeout)),
+            Change::Lead { node: Some(4) } => Err(CommandFailure::NotApplied(Reason::NoQuorum)),
+            Change::Lead { node } => Ok(Ok(Changed::Leads { node: node.unwrap_or(2) })),
+        }
+    }
+
+    async fn take_snapshot(&self, _: Instant) -> Result<u64, Reason> {
+        Ok(4)
     }
 
     fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord> {
@@ -289,6 +347,7 @@ pub fn state(cp: Arc<dyn Registry>, ap: Arc<dyn Registry>) -> HttpState {
         default_mode: Mode::Cp,
         allow_origins: vec!["https://console.example".to_owned()],
         max_in_flight: MAX_IN_FLIGHT_DEFAULT,
+        max_streams: MAX_STREAMS_DEFAULT,
     }
 }
 
