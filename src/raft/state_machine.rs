@@ -105,10 +105,9 @@ impl StateMachine {
     ) -> (Self, View) {
         let published = Arc::new(ArcSwap::default());
         let (next, next_seen) = watch::channel(0);
-        let (roster, roster_seen) = watch::channel(Arc::default());
         let events = Feed::weighing(1, watch_history, HISTORY_BYTES_MAX, event_size);
-        let (seen, told) = (published.clone(), events.clone());
-        let view = View { published: seen, next: next_seen, events: told, roster: roster_seen };
+        let (roster, roster_seen) = watch::channel(Arc::default());
+        let view = View { published: published.clone(), next: next_seen, events: events.clone(), roster: roster_seen };
         let machine = Self {
             table: Table::default(),
             applied: None,

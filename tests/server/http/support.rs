@@ -56,7 +56,8 @@ impl Registry for Reference {
 
     async fn batch(&self, actions: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
         let mut table = self.table.lock().unwrap();
-        let apply = |action| table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) });
+        let mut news = News::default();
+        let apply = |action| table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) }, &mut news);
         let value = actions.into_iter().map(apply).collect();
         Ok(Reply { value, revision: Revision::Cp(table.revision()), provenance: Provenance::default() })
     }
