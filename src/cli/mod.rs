@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod compare;
+mod credential;
 pub mod dev;
 mod registry;
 mod render;
@@ -41,6 +42,9 @@ enum Command {
     Dev(dev::DevArgs),
     #[command(flatten)]
     Registry(registry::RegistryCommand),
+    /// Makes what callers show to a server that asks for credentials
+    #[command(subcommand)]
+    Credential(credential::CredentialCommand),
     /// Tells whether recorded histories are linearizable
     Check(check::CheckArgs),
 }
@@ -60,6 +64,7 @@ pub fn main() -> Exit {
         Command::Serve(args) => serve::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Registry(command) => registry::run(command),
+        Command::Credential(command) => Ok(credential::run(command)),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Compare(args) => compare::run(args),
     };

@@ -19,6 +19,9 @@ pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let done = runtime.block_on(async {
         let exit_with_stdin = config.exit_with_stdin;
         let node = Node::start(config).await?;
+        for warning in node.warnings() {
+            eprintln!("warning: {warning}");
+        }
         println!("{}", node.greeting());
         tokio::select! {
             () = stop_signal() => {}

@@ -1,14 +1,16 @@
 //! The HTTP API: one set of routes, mounted once for each mode and once more, without a mode in the path, for the default one.
 //!
-//! A request passes [`door`] (origins, how many at once), which notes its [`caller`], is routed on its path as it was sent, and becomes a command or a
+//! A request passes [`door`] (origins, [`credentials`], how many at once), which notes its [`caller`], is routed on its path as it was sent, and becomes a command or a
 //! query in [`names`] or [`groups`]; [`params`] and [`levels`] read what is asked of the call, [`body`] what it carries,
 //! [`mount`] hands it to the registry with its deadline, and [`reply`] turns what came of it into an answer by the table in
-//! `wire::status`. [`cluster`] and [`health`] serve the rest, [`mod@serve`] the connections.
+//! `wire::status`. [`cluster`] and [`health`] serve the rest, [`mod@serve`] the connections,
+//! whose callers [`patience`] does not let dawdle.
 
 mod body;
 pub mod caller;
 mod cluster;
 mod conditions;
+pub mod credentials;
 mod door;
 mod groups;
 mod health;
@@ -17,6 +19,7 @@ mod mount;
 mod names;
 mod openapi;
 mod params;
+mod patience;
 mod reply;
 mod serve;
 
@@ -28,9 +31,9 @@ use axum::routing::get;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
-pub use self::door::Api;
+pub use self::door::{Api, BODY_BYTES_MAX_DEFAULT};
 use self::mount::Mount;
-pub use self::serve::serve;
+pub use self::serve::{MAX_CONNECTIONS_DEFAULT, Terms, serve, serve_by};
 use crate::cluster::Cluster;
 use crate::model::ident::{Mode, NodeId};
 use crate::registry::Registry;

@@ -75,6 +75,8 @@ pub fn refusal(mode: Mode, problem: &Problem) -> Result<Option<Refusal>, Garbled
         Code::LeaseForeign => Refusal::LeaseForeign,
         Code::Malformed
         | Code::RevisionCompacted
+        | Code::Unauthorized
+        | Code::Forbidden
         | Code::ForeignOrigin
         | Code::NoSuchRoute
         | Code::MethodNotAllowed

@@ -3,6 +3,7 @@
 mod api;
 mod arbitrary;
 mod deadlines;
+mod door;
 mod raw;
 mod round_trip;
 mod scripts;
