@@ -64,6 +64,11 @@ impl Api {
         self
     }
 
+    /// Ends all streams: the server stops.
+    pub(super) fn end_streams(&self) {
+        self.shared.streams.end();
+    }
+
     /// Answers one request.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
     where

@@ -91,3 +91,37 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    /// Whether a long answer is taken to its end by a reader that takes so many bytes at once, and then pauses.
+    async fn is_taken(take: usize) -> bool {
+        let patience = Duration::from_millis(1_500);
+        let (ours, mut theirs) = duplex(8 * 1024);
+        let mut ours = Patient::new(ours, patience);
+        let reading = tokio::spawn(async move {
+            let mut taken = vec![0; take];
+            loop {
+                sleep(patience / 10).await;
+                if take > 0 && theirs.read_exact(&mut taken).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let began = Instant::now();
+        let written = ours.write_all(&[7; 4 * PORTION]).await;
+        // Also what is taken takes longer as a whole than the patience.
+        assert!(began.elapsed() >= patience);
+        reading.abort();
+        written.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stops_or_dawdles_is_given_up_and_one_that_keeps_up_is_not() {
+        let taken = tokio::join!(is_taken(0), is_taken(1), is_taken(PORTION / 4));
+        assert_eq!(taken, (false, false, true));
+    }
+}

@@ -69,8 +69,8 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: impl Future<Output
     serve_by(Terms::default(), listener, api, shutdown).await
 }
 
-/// Serves the API on a listener until `shutdown` comes. Then no connection is taken any more, calls in flight are answered (five
-/// seconds at most), and all connections are closed.
+/// Serves the API on a listener until `shutdown` comes. Then no connection is taken any more, streams end, calls in flight are
+/// answered (five seconds at most), and all connections are closed.
 pub async fn serve_by(
     terms: Terms,
     listener: TcpListener,
@@ -106,6 +106,7 @@ pub async fn serve_by(
         }
     }
     drop(listener);
+    api.end_streams();
     // Nobody listens any more only if there are no connections.
     let _ = stop.send(true);
     let ended = async { while connections.join_next().await.is_some() {} };
@@ -166,6 +167,7 @@ async fn turn_away(mut stream: TcpStream) {
         leader: None,
         leader_http: None,
         applied: None,
+        oldest: None,
     });
     let head = format!(
         "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\

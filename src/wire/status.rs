@@ -136,9 +136,9 @@ pub static TABLE: [Row; 27] = [
         Kind::Rejection,
         401,
         None,
-        "This server asks for a credential, and none that it knows was shown.",
+        "This server asks for a credential that it knows.",
     ),
-    row(Code::Forbidden, "forbidden", Kind::Rejection, 403, None, "The credential shown does not allow that."),
+    row(Code::Forbidden, "forbidden", Kind::Rejection, 403, None, "That credential does not allow this."),
     row(
         Code::ForeignOrigin,
         "foreign_origin",

@@ -2,9 +2,13 @@
 
 mod api;
 mod arbitrary;
+mod batch;
 mod deadlines;
 mod door;
+mod leases;
 mod raw;
 mod round_trip;
 mod scripts;
+mod stream;
 mod support;
+mod watch;
