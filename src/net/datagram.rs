@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
+use super::expelled::Expelled;
 use super::fault::{Direction, Fate, FaultTable};
 use super::frame::{Identity, PROTOCOL_VERSION};
 use super::seal::{Seals, Unopened};
@@ -47,6 +48,7 @@ pub(super) struct DatagramHub {
     socket: Arc<dyn DatagramSocket>,
     wire: Arc<dyn Wire>,
     faults: FaultTable,
+    expelled: Expelled,
     taker: Mutex<Option<mpsc::Sender<Received>>>,
     pings: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     ping_ids: AtomicU64,
@@ -99,6 +101,7 @@ impl DatagramHub {
         wire: Arc<dyn Wire>,
         faults: FaultTable,
         seals: Option<Seals>,
+        expelled: Expelled,
     ) -> Self {
         let cluster = fnv1a(&me.cluster);
         Self {
@@ -107,6 +110,7 @@ impl DatagramHub {
             socket,
             wire,
             faults,
+            expelled,
             taker: Mutex::default(),
             pings: Mutex::default(),
             ping_ids: AtomicU64::new(1),
@@ -142,6 +146,7 @@ impl DatagramHub {
         if payload.len() > DATAGRAM_LEN_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a datagram that does not fit one packet"));
         }
+        self.expelled.check(to)?;
         let late = match self.faults.fate(to, Direction::Outgoing) {
             Fate::Pass => None,
             Fate::Late(by) => Some(by),
@@ -223,6 +228,10 @@ impl DatagramHub {
                 continue;
             };
             let (kind, from, run, payload) = match self.decode(&mut buffer[..len]) {
+                Ok((_, from, ..)) if self.expelled.contains(from) => {
+                    self.strange.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 Ok(decoded) => decoded,
                 Err(why) => {
                     let counter = match why {

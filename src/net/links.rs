@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::datagram::{DatagramHub, Datagrams};
+use super::expelled::Expelled;
 use super::fault::{Direction, FaultTable};
 use super::frame::{self, HELLO_LEN_MAX, Hello, Welcome};
 use super::link::{Link, LinkReader, LinkWriter};
@@ -49,6 +50,9 @@ struct Shared {
     identity: Identity,
     wire: Arc<dyn Wire>,
     faults: FaultTable,
+    expelled: Expelled,
+    /// What a peer has said when it told this node that it was removed.
+    removed: watch::Sender<Option<String>>,
     at: SocketAddr,
     hub: Arc<DatagramHub>,
     takers: watch::Sender<HashMap<Purpose, mpsc::Sender<Link>>>,
@@ -106,12 +110,16 @@ impl Links {
             None => (None, None),
             Some(locks) => (Some(locks.tls), Some(Seals::new(identity.clone(), locks.keys, locks.flaws))),
         };
-        let hub = DatagramHub::new(identity.clone(), bound.datagrams, wire.clone(), faults.clone(), seals);
+        let expelled = Expelled::default();
+        let (me, datagrams) = (identity.clone(), bound.datagrams);
+        let hub = DatagramHub::new(me, datagrams, wire.clone(), faults.clone(), seals, expelled.clone());
         let hub = Arc::new(hub);
         let shared = Arc::new(Shared {
             identity,
             wire,
             faults,
+            expelled,
+            removed: watch::Sender::default(),
             at: bound.at,
             hub: hub.clone(),
             takers: watch::Sender::default(),
@@ -156,12 +164,15 @@ impl Links {
     /// Opens a connection. `addr` is HOST:PORT, resolved anew each time. Takes as long as it takes: bring a deadline.
     pub async fn dial(&self, to: NodeId, addr: &str, purpose: Purpose) -> Result<Link, DialError> {
         let shared = &self.shared;
+        if let Some(why) = shared.removal(to) {
+            return Err(DialError::Refused(why));
+        }
         shared.faults.mended(to, &[Direction::Outgoing, Direction::Incoming]).await;
         let (reader, writer) = shared.wire.connect(addr).await?;
         let (shown, reader, mut writer) = shared.shake_hands(to, reader, writer).await?;
         let hello = Hello::new(shared.identity.clone(), to, purpose, shared.own_about());
         send_whole(&mut writer, &frame::to_payload(&hello)).await?;
-        let mut reader = LinkReader::new(to, reader, shared.faults.clone());
+        let mut reader = shared.reader(to, reader);
         // That a peer does not like our certificate is heard only now: TLS 1.3 shows it with the first data.
         let answer = reader.recv().await.map_err(|e| shared.told_apart(to, e))?;
         match frame::from_payload::<Welcome>(&answer)? {
@@ -174,11 +185,14 @@ impl Links {
                 shared.hub.named(to, run);
                 shared.note_about(to, about);
                 shared.refusals.lock().expect("no panic while held").remove(&to);
-                let writer = LinkWriter::new(to, writer, shared.faults.clone());
-                Ok(Link { peer: to, peer_run: run, reader, writer })
+                Ok(Link { peer: to, peer_run: run, reader, writer: shared.writer(to, writer) })
             }
-            Welcome::Refused { why } => {
+            Welcome::Refused { why, removed } => {
                 shared.note_refusal(to, &why);
+                // A node stops over this: it has to come from the one that was asked.
+                if removed && shared.certificate_refusal(to, shown.as_ref()).is_none() {
+                    shared.removed.send_replace(Some(why.clone()));
+                }
                 Err(DialError::Refused(why))
             }
         }
@@ -202,6 +216,19 @@ impl Links {
     /// Lets in only peers for which the gate has no objection (one line for both operators). Set once, before traffic.
     pub fn guard(&self, gate: Gate) {
         assert!(self.shared.gate.set(gate).is_ok(), "one gate, set once");
+    }
+
+    /// Speaks to these nodes no more, for they were removed from the cluster; open connections to them end with their next frame.
+    pub fn expel(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        self.shared.expelled.extend(nodes);
+    }
+
+    /// Returns once a peer has refused this node as one that was removed from the cluster, with what it said.
+    pub async fn removed(&self) -> String {
+        let mut removed = self.shared.removed.subscribe();
+        // Fails only when the sender is gone, which `self` keeps alive.
+        let told = removed.wait_for(Option::is_some).await.map(|told| told.clone());
+        told.ok().flatten().unwrap_or_default()
     }
 
     /// What this node and the peers that it has spoken to say of themselves.
@@ -235,6 +262,21 @@ impl Shared {
 
     fn note_about(&self, node: NodeId, about: About) {
         self.about.lock().expect("no panic while held").insert(node, about);
+    }
+
+    fn reader(&self, peer: NodeId, reader: ReadHalf) -> LinkReader {
+        LinkReader::new(peer, reader, self.faults.clone(), self.expelled.clone())
+    }
+
+    fn writer(&self, peer: NodeId, writer: WriteHalf) -> LinkWriter {
+        LinkWriter::new(peer, writer, self.faults.clone(), self.expelled.clone())
+    }
+
+    /// One line for both operators, if the node was removed.
+    fn removal(&self, node: NodeId) -> Option<String> {
+        self.expelled.contains(node).then(|| {
+            format!("node {node} was removed from this cluster, which is final: start it anew, under a new id and with an empty --data")
+        })
     }
 
     fn gate_refusal(&self, peer: NodeId, about: &About) -> Option<String> {
@@ -347,11 +389,15 @@ async fn welcome(shared: &Shared, Arrival { reader, writer, from }: Arrival) -> 
     };
     let peer = hello.from.node;
     let me = &shared.identity;
+    // Who it is comes first: only then is what it says worth anything.
     let foreign = shared.certificate_refusal(peer, shown.as_ref());
-    let refusal = foreign.or_else(|| hello.refusal(me)).or_else(|| shared.gate_refusal(peer, &hello.about));
-    if let Some(why) = refusal {
+    // Nothing about another cluster's node is known here, whatever its id.
+    let unfit = foreign.or_else(|| hello.refusal(me));
+    let removal = if unfit.is_none() { shared.removal(peer) } else { None };
+    let removed = removal.is_some();
+    if let Some(why) = unfit.or(removal).or_else(|| shared.gate_refusal(peer, &hello.about)) {
         shared.note_refusal(peer, &why);
-        return send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why })).await;
+        return send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why, removed })).await;
     }
     // Before anything is waited for: of two lives of a peer, the later one is to be named last.
     shared.hub.named(peer, hello.from.run);
@@ -367,8 +413,8 @@ async fn welcome(shared: &Shared, Arrival { reader, writer, from }: Arrival) -> 
     let link = Link {
         peer,
         peer_run: hello.from.run,
-        reader: LinkReader::with_buffer(peer, reader, buffer, shared.faults.clone()),
-        writer: LinkWriter::new(peer, writer, shared.faults.clone()),
+        reader: shared.reader(peer, reader).with_buffer(buffer),
+        writer: shared.writer(peer, writer),
     };
     let _ = taker.send(link).await;
     Ok(())

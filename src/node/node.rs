@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::config::{Config, Flaw};
-use super::identity::{self, IdentityError, KnownDisks};
+use super::follow::Follower;
+use super::identity::{self, IdentityError, Keeper};
 use super::reread::Rereader;
 use super::view::NodeView;
 use crate::gossip::{self, GossipConfig, GossipNode};
@@ -24,6 +25,9 @@ use crate::raft::{self, RaftConfig, RaftNode};
 
 /// How long a stopping node waits for requests under way.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a stopping leader waits for another one.
+const RESIGN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A node that serves.
 pub struct Node {
@@ -41,6 +45,8 @@ pub struct Node {
     serving: JoinHandle<io::Result<()>>,
     /// Reads certificates and credentials again.
     rereading: Option<JoinHandle<()>>,
+    following: AbortHandle,
+    removed: watch::Receiver<Option<String>>,
 }
 
 /// Why a node does not start: one line, with the mend.
@@ -92,7 +98,9 @@ impl Node {
         } else {
             persisted.members.clone()
         };
-        let known = KnownDisks::new(&config.data, persisted);
+        links.expel(persisted.retired.iter().copied());
+        let keeper = Arc::new(Keeper::new(&config.data, persisted));
+        let known = keeper.clone();
         links.guard(Box::new(move |peer, about| known.refusal(peer, about.disk)));
 
         let (raft, gossip) = tokio::try_join!(
@@ -101,6 +109,9 @@ impl Node {
         )?;
         let (raft, gossip) = (Arc::new(raft), Arc::new(gossip));
         notices.extend(raft.notice.clone());
+        let (removed, removed_seen) = watch::channel(None);
+        let follower = Follower { id: config.id, links: links.clone(), keeper, gossip: gossip.clone(), removed };
+        let following = tokio::spawn(follower.run(raft.roster())).abort_handle();
         let view = NodeView {
             links: links.clone(),
             raft: raft.clone(),
@@ -141,6 +152,8 @@ impl Node {
             stop_http,
             serving,
             rereading: rereader.start(),
+            following,
+            removed: removed_seen,
         })
     }
 
@@ -164,8 +177,22 @@ impl Node {
         &self.warnings
     }
 
-    /// Finishes what is under way and stops.
+    /// Returns once this node has learnt that it was removed from its cluster, with one line for its operator. It is of no more use.
+    pub fn removed(&self) -> impl Future<Output = String> + use<> {
+        let mut removed = self.removed.clone();
+        async move {
+            match removed.wait_for(Option::is_some).await.map(|why| why.clone()) {
+                Ok(Some(why)) => why,
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Hands over the lead, finishes what is under way, and stops.
     pub async fn stop(self) {
+        // While this node still answers: writes are refused only until the next leader is there.
+        self.raft.registry.resign(tokio::time::Instant::now() + RESIGN_PATIENCE).await;
+        self.following.abort();
         if let Some(rereading) = &self.rereading {
             rereading.abort();
         }

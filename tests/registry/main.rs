@@ -6,6 +6,7 @@ mod gossip;
 mod locked_links;
 mod net;
 mod raft_cluster;
+mod raft_members;
 mod raft_pinned;
 mod raft_storage;
 mod table;
