@@ -4,13 +4,14 @@
 //! arrive after the link is mended if the connection still stands, datagrams vanish.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -313,14 +314,8 @@ impl Shared {
     /// Whether a handshake broke off, or one side does not trust the other.
     fn told_apart(&self, to: NodeId, error: io::Error) -> DialError {
         let me = self.identity.node;
-        let why = match distrust(&error) {
-            Some(why) => format!("node {to} and node {me} do not trust each other's certificates: {why}"),
-            // Not a frame: the alert of a TLS server, most likely.
-            None if self.tls.is_none() && error.kind() == io::ErrorKind::InvalidData => {
-                format!("node {to} does not speak as node {me} does: start all nodes with --peer-cert, or none")
-            }
-            None => return DialError::Unreachable(error),
-        };
+        let Some(why) = distrust(&error) else { return DialError::Unreachable(error) };
+        let why = format!("node {to} and node {me} do not trust each other's certificates: {why}");
         self.note_refusal(to, &why);
         DialError::Refused(why)
     }
@@ -366,15 +361,27 @@ async fn accept_all(shared: Arc<Shared>, mut streams: Box<dyn StreamListener>) {
 async fn welcome(shared: &Shared, Arrival { reader, writer, from }: Arrival) -> io::Result<()> {
     let (shown, mut reader, mut writer) = match &shared.tls {
         None => (None, reader, writer),
-        Some(tls) => match tls.load_full().accept((reader, writer)).await {
-            Ok((shown, reader, writer)) => (Some(shown), reader, writer),
-            Err(e) => {
-                if let Some(why) = distrust(&e) {
-                    shared.strangers.refused(from, &format!("no mutual TLS with it: {why}"));
-                }
-                return Err(e);
+        Some(tls) => {
+            let mut reader = reader;
+            let mut first = [0; TLS_HANDSHAKE.len()];
+            reader.read_exact(&mut first).await?;
+            let reader = Box::new(Cursor::new(first).chain(reader));
+            if first != TLS_HANDSHAKE {
+                return refuse_in_the_clear(shared, reader, writer, from).await;
             }
-        },
+            match tls.load_full().accept((reader, writer)).await {
+                Ok((shown, reader, writer)) => (Some(shown), reader, writer),
+                Err(e) => {
+                    // A dialler that does not believe us may be gone before it has said why.
+                    let why = match distrust(&e) {
+                        Some(why) => format!("no mutual TLS with it: {why}"),
+                        None => format!("it broke off the TLS handshake: {e}"),
+                    };
+                    shared.strangers.refused(from, &why);
+                    return Err(e);
+                }
+            }
+        }
     };
     let mut buffer = BytesMut::with_capacity(HELLO_LEN_MAX);
     let hello = match frame::read(&mut reader, &mut buffer, HELLO_LEN_MAX).await {
@@ -420,8 +427,22 @@ async fn welcome(shared: &Shared, Arrival { reader, writer, from }: Arrival) -> 
     Ok(())
 }
 
+/// Tells a node without TLS why it is not let in, in the only way that it understands.
+async fn refuse_in_the_clear(
+    shared: &Shared,
+    mut reader: ReadHalf,
+    mut writer: WriteHalf,
+    from: SocketAddr,
+) -> io::Result<()> {
+    shared.strangers.refused(from, "it does not speak TLS: start all nodes with --peer-cert, or none");
+    // Read to its end: a connection that is closed with bytes unread is reset, and our answer might be lost.
+    frame::read(&mut reader, &mut BytesMut::new(), HELLO_LEN_MAX).await?;
+    let me = shared.identity.node;
+    let why = format!("node {me} speaks TLS with its peers: start all nodes with --peer-cert, or none");
+    send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why, removed: false })).await
+}
+
 async fn send_whole(writer: &mut WriteHalf, payload: &[u8]) -> io::Result<()> {
-    use tokio::io::AsyncWriteExt;
     let mut out = BytesMut::new();
     frame::encode(payload, &mut out);
     writer.write_all(&out).await?;

@@ -68,14 +68,15 @@ pub enum NodeError {
 impl Node {
     /// Starts a node. When this returns, it answers its clients, though it may still be looking for its peers.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
+        // Before anything is made on disk.
+        let mut rereader = Rereader::default();
+        let (terms, credentials) = config.locks.open(&mut rereader).map_err(NodeError::Lock)?;
+        let peer_locks = config.locks.open_peers(config.id, &mut rereader).map_err(NodeError::Lock)?;
         let (persisted, was_there) = identity::open(&config.data, config.id, &config.members)?;
         let mut notices = Vec::new();
         if was_there && !config.members.is_empty() && config.members != persisted.members {
             notices.push(format!("{} knows this cluster already: --cluster is not looked at", config.data.display()));
         }
-        let mut rereader = Rereader::default();
-        let (terms, credentials) = config.locks.open(&mut rereader).map_err(NodeError::Lock)?;
-        let peer_locks = config.locks.open_peers(config.id, &mut rereader).map_err(NodeError::Lock)?;
         let listener =
             TcpListener::bind(config.http).await.map_err(|e| listen_error("clients", "--http", config.http, e))?;
         let http = listener.local_addr().map_err(|e| listen_error("clients", "--http", config.http, e))?;

@@ -196,6 +196,7 @@ async fn every_route_is_described_with_the_parameters_that_it_takes() {
     }
     routes.sort();
     let expected = [
+        "DELETE /v1/cluster/nodes/{id}",
         "DELETE /v1/faults",
         "DELETE /v1/{mode}/groups/{group}/members/{member}",
         "DELETE /v1/{mode}/leases/{id}",
@@ -215,6 +216,10 @@ async fn every_route_is_described_with_the_parameters_that_it_takes() {
         "GET /v1/{mode}/names/{name}",
         "GET /v1/{mode}/watch",
         "POST /v1/ap/conflicts/{id}/ack",
+        "POST /v1/cluster/nodes",
+        "POST /v1/cluster/nodes/{id}/promote",
+        "POST /v1/cluster/snapshot",
+        "POST /v1/cluster/transfer-leader",
         "POST /v1/{mode}/batch",
         "POST /v1/{mode}/leases",
         "POST /v1/{mode}/leases/keepalive",
