@@ -32,6 +32,7 @@ pub use self::door::Api;
 use self::mount::Mount;
 pub use self::serve::serve;
 use crate::cluster::Cluster;
+use crate::messages::Messages;
 use crate::model::ident::{Mode, NodeId};
 use crate::registry::Registry;
 
@@ -44,6 +45,7 @@ pub struct HttpState {
     pub node: NodeId,
     pub cp: Arc<dyn Registry>,
     pub ap: Arc<dyn Registry>,
+    pub messages: Arc<dyn Messages>,
     pub cluster: Arc<dyn Cluster>,
     /// What `/v1/names` and `/v1/groups` mean.
     pub default_mode: Mode,
