@@ -5,12 +5,14 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 use crate::model::command::Action;
-use crate::model::entry::{Entry, Holder};
-use crate::model::event::{Event, Filter};
+use crate::model::entry::Holder;
+use crate::model::event::Filter;
 use crate::model::ident::{CredentialName, LeaseId, Mode, NodeId, RecordId, Revision, Token};
 use crate::model::lease::KeptAlive;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
+
+pub use crate::model::event::{Told, WatchMessage};
 
 /// A registry of names and groups. Every call ends by its deadline.
 ///
@@ -81,34 +83,6 @@ pub enum Position {
 pub trait Watching: Send {
     /// The next message, as soon as there is one; none after [`Told::Overflow`], or when the node stops. May be cancelled without loss.
     async fn next(&mut self) -> Option<WatchMessage>;
-}
-
-/// One message to a watcher.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WatchMessage {
-    pub told: Told,
-    /// Where to go on, on any node, once this message has been taken in. None: where one would have gone on before it.
-    pub position: Option<Revision>,
-}
-
-/// What a watcher is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// A page of what stands at the beginning.
-    State(Vec<Entry>),
-    /// That was all of it.
-    Synced,
-    Change(Event),
-    /// Everything up to the position has been told. `cp`: whether this node has contact to a majority.
-    Progress {
-        quorum: Option<bool>,
-    },
-    /// `cp`: no leader has been heard of for two election timeouts: nothing may come although things change.
-    Stalled,
-    /// The position asked for is gone: read the state anew. What comes next follows on this message's position.
-    Resync,
-    /// This reader was too slow: what it has not read is gone. Nothing follows.
-    Overflow,
 }
 
 /// No watch.

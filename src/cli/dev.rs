@@ -80,6 +80,7 @@ fn configs(args: &DevArgs) -> Vec<Config> {
                 down_after: Duration::from_secs(30),
                 election_timeout: Duration::from_millis(400),
                 max_in_flight: 4_096,
+                max_streams: 4_096,
                 allowed_origins: Vec::new(),
                 faults_enabled: true,
                 exit_with_stdin: false,

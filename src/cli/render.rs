@@ -11,8 +11,7 @@ use crate::model::outcome::{Ended, Outcome, Refusal};
 use crate::model::query::{Answer, Query};
 use crate::registry::{Provenance, Reply};
 use crate::wire::cluster::{ClusterBody, ConflictsBody};
-use crate::wire::status::refusal_code;
-use crate::wire::write;
+use crate::wire::{lease as lease_body, write};
 
 /// For whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +46,7 @@ pub fn outcome(action: &Action, reply: &Reply<Outcome>, form: Form) -> Exit {
         }
         (Outcome::Held { entry }, Form::Human) => print(&format!("{} already, token {}", stands(entry), entry.token)),
         (Outcome::LeaseCreated { lease, ttl_ms } | Outcome::LeaseHeld { lease, ttl_ms }, Form::Json) => {
-            print_json(&write::lease(lease, *ttl_ms, *ttl_ms));
+            print_json(&lease_body::created(lease, *ttl_ms, *ttl_ms));
         }
         (Outcome::LeaseCreated { lease, ttl_ms } | Outcome::LeaseHeld { lease, ttl_ms }, Form::Human) => {
             print(&format!("lease {lease}, {ttl_ms} ms"));
@@ -141,28 +140,10 @@ fn asked(query: &Query) -> &str {
 }
 
 fn refused(refusal: &Refusal, subject: &str, form: Form) -> Exit {
-    let row = refusal_code(refusal).row();
-    let current = match refusal {
-        Refusal::NameTaken { current } | Refusal::NameExists { current } => Some(current),
-        Refusal::TokenStale { current } | Refusal::RevisionStale { current } => current.as_ref(),
-        Refusal::NotFound
-        | Refusal::LeaseUnknown
-        | Refusal::LeaseExpired
-        | Refusal::LeaseTaken
-        | Refusal::LeaseForeign => None,
-    };
-    match (form, current) {
-        (Form::Json, current) => print_json(&write::problem(&write::Problem {
-            code: row.code,
-            status: row.status,
-            detail: None,
-            outcome: None,
-            retryable: false,
-            current,
-            leader: None,
-            leader_http: None,
-            applied: None,
-        })),
+    let problem = write::Problem::refused(refusal, None);
+    let row = problem.code.row();
+    match (form, problem.current) {
+        (Form::Json, _) => print_json(&write::problem(&problem)),
         (Form::Human, Some(entry)) => eprintln!(
             "refused, {}: {subject} is {}'s, token {}, revision {}",
             row.text,

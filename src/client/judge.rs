@@ -91,6 +91,8 @@ fn cause(mode: Mode, problem: Problem) -> Cause {
         Code::Timeout => Reason::Timeout,
         Code::Internal => Reason::Internal(problem.detail.unwrap_or_default()),
         Code::Malformed
+        | Code::Unauthorized
+        | Code::Forbidden
         | Code::ForeignOrigin
         | Code::NoSuchRoute
         | Code::MethodNotAllowed

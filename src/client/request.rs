@@ -12,7 +12,7 @@ use crate::model::ident::{Group, Member, Mode, Name, Token};
 use crate::model::query::{PAGE_LIMIT_DEFAULT, Page, Query};
 use crate::registry::Consistency;
 use crate::wire::path::quote;
-use crate::wire::write;
+use crate::wire::{lease as lease_body, write};
 
 /// The longest that a server may be asked to take.
 const SERVER_TIMEOUT_MS_MAX: u64 = 30_000;
@@ -45,7 +45,7 @@ pub fn command(mode: Mode, action: &Action, options: &CallOptions) -> Prepared {
         }
         Action::Leave { group, member, .. } => (Method::DELETE, member_path(mode, group, member), Vec::new()),
         Action::CreateLease { lease, ttl_ms, .. } => {
-            (Method::POST, format!("/v1/{mode}/leases"), write::create_lease(lease.as_ref(), *ttl_ms))
+            (Method::POST, format!("/v1/{mode}/leases"), lease_body::create(lease.as_ref(), *ttl_ms))
         }
         Action::RevokeLease { lease, .. } => {
             (Method::DELETE, format!("/v1/{mode}/leases/{}", quote(lease.as_str())), Vec::new())

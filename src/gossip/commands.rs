@@ -84,6 +84,20 @@ impl Core {
         executed
     }
 
+    /// Carries commands out one after the other, with nothing in between. Each has an outcome of its own.
+    pub fn execute_all(&mut self, actions: &[Action], now: Now, effects: &mut Effects) -> Vec<Executed> {
+        let mut all = Effects::new();
+        let executed = actions.iter().map(|action| self.execute(action, now, &mut all)).collect();
+        // Whoever pushes or waits needs to be told once, not once for each.
+        for effect in all {
+            let is_notice = matches!(effect, Effect::Pushable | Effect::Advanced);
+            if !is_notice || !effects.contains(&effect) {
+                effects.push(effect);
+            }
+        }
+        executed
+    }
+
     fn register(
         &mut self,
         name: &Name,

@@ -69,6 +69,10 @@ impl Context {
         self.0.get(&run).copied().unwrap_or(0)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn covers(&self, id: OpId) -> bool {
         id.number <= self.get(id.run)
     }

@@ -4,7 +4,7 @@ use rand::RngExt;
 
 use crate::model::ident::NodeId;
 
-use super::context::{Context, OpId, Run};
+use super::context::{Context, Run};
 use super::core::{Core, Effect, Effects, Now};
 use super::message::{BATCH_BYTES_MAX, Message};
 
@@ -223,10 +223,11 @@ impl Core {
         }
     }
 
-    /// How many nodes, this one included, are known to have the operation; and how many may come to have it soon.
-    pub fn holders(&self, id: OpId) -> (usize, usize) {
-        let holding = self.peers.values().filter(|peer| peer.covers.covers(id)).count();
-        let hoped = self.peers.values().filter(|peer| peer.covers.covers(id) || peer.contact != Contact::Down).count();
+    /// How many nodes, this one included, are known to have all of these operations; and how many may come to have them soon.
+    pub fn holders(&self, operations: &Context) -> (usize, usize) {
+        let holds = |peer: &Peer| peer.covers.covers_all(operations);
+        let holding = self.peers.values().filter(|peer| holds(peer)).count();
+        let hoped = self.peers.values().filter(|peer| holds(peer) || peer.contact != Contact::Down).count();
         (1 + holding, 1 + hoped)
     }
 

@@ -48,14 +48,7 @@ impl Registry for GossipRegistry {
             Ok((operation, core.hlc(), reply))
         })?;
         self.shared.make_durable(stamp).await;
-        if call.acks > 1 {
-            let acks = match executed {
-                Some(operation) => self.acks(operation, call).await,
-                // Nothing was done: nothing is to be confirmed.
-                None => 1,
-            };
-            reply.provenance.acks = Some((acks, call.acks));
-        }
+        reply.provenance.acks = self.acks(executed, call).await;
         Ok(reply)
     }
 
@@ -80,8 +73,19 @@ impl Registry for GossipRegistry {
         }
     }
 
-    async fn batch(&self, _actions: Vec<Action>, _call: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Internal("this version serves no batches".into())))
+    async fn batch(&self, actions: Vec<Action>, call: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        let (operations, stamp, mut reply) = self.shared.with(|core, now, effects| {
+            if !core.is_serving() {
+                return Err(CommandFailure::NotApplied(Reason::Starting));
+            }
+            let executed = core.execute_all(&actions, now, effects);
+            let operations = executed.iter().filter_map(|executed| executed.operation).collect::<Vec<_>>();
+            let outcomes = executed.into_iter().map(|executed| executed.outcome).collect();
+            Ok((operations, core.hlc(), self.reply(core, outcomes)))
+        })?;
+        self.shared.make_durable(stamp).await;
+        reply.provenance.acks = self.acks(operations, call).await;
+        Ok(reply)
     }
 
     async fn keep_alive(
@@ -117,16 +121,26 @@ impl GossipRegistry {
         Reply { value, revision: core.context().revision(), provenance }
     }
 
-    /// Waits until so many nodes have the operation, or it is certain or late enough that they will not. How many have it.
-    async fn acks(&self, operation: OpId, call: &CommandCall) -> usize {
-        let enough = || {
-            let (holding, hoped) = self.shared.view().holders(operation);
-            (holding >= call.acks || hoped < call.acks).then_some(holding)
-        };
-        match until(&self.shared.confirmed, call.deadline, enough).await {
-            Some(holding) => holding,
-            None => self.shared.view().holders(operation).0,
+    /// Waits until as many nodes as were asked for have these operations, or all that are in reach, or the deadline is near. How many
+    /// have them, of how many; none if no more than this node was asked for.
+    async fn acks(&self, operations: impl IntoIterator<Item = OpId>, call: &CommandCall) -> Option<(usize, usize)> {
+        if call.acks <= 1 {
+            return None;
         }
+        let wanted: Context = operations.into_iter().map(|operation| (operation.run, operation.number)).collect();
+        if wanted.is_empty() {
+            // Nothing was done: nothing is to be confirmed.
+            return Some((1, call.acks));
+        }
+        let enough = || {
+            let (holding, hoped) = self.shared.view().holders(&wanted);
+            (holding >= call.acks.min(hoped)).then_some(holding)
+        };
+        let holding = match until(&self.shared.confirmed, call.deadline, enough).await {
+            Some(holding) => holding,
+            None => self.shared.view().holders(&wanted).0,
+        };
+        Some((holding, call.acks))
     }
 
     /// Waits until this node has applied as much as the revision says: a context, or an entry's operation.

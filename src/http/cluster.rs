@@ -8,17 +8,16 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
 
+use super::described::{ConflictProblems, FaultsProblems, NodeProblems, PageParams, SetFaultsProblems, TimeoutParam};
 use super::params::Params;
 use super::reply::{Rejection, json, not_enabled};
 use super::{Shared, body, levels};
 use crate::cluster::{ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults, PeerState, Role};
-use crate::model::conflict::{ConflictRecord, Contender};
 use crate::model::ident::RecordId;
 use crate::model::query::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX};
-use crate::wire::body::ProblemBody;
 use crate::wire::cluster::{
-    AcknowledgedBody, ApBody, ClusterBody, ConflictBody, ConflictsBody, ContenderBody, FaultsBody, LinkFaultBody,
-    NodeBody, PeerFaultsBody, ProbeBody,
+    AcknowledgedBody, ApBody, ClusterBody, ConflictBody, ConflictsBody, FaultsBody, LinkFaultBody, NodeBody,
+    PeerFaultsBody, ProbeBody,
 };
 use crate::wire::path::unquote;
 use crate::wire::status::Code;
@@ -30,8 +29,11 @@ const DELAY_MS_MAX: u64 = 60_000;
 
 /// Tells of the cluster as this node sees it.
 #[utoipa::path(get, path = "/v1/cluster", tag = "cluster",
-    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
-    responses((status = 200, description = "The cluster.", body = ClusterBody)))]
+    params(TimeoutParam),
+    responses(
+        (status = 200, description = "The cluster.", body = ClusterBody),
+        NodeProblems,
+    ))]
 pub async fn status(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     match timeout_alone(&request) {
         Ok(_) => json(200, write::bytes(1_024, &cluster_body(shared.state.cluster.status()))),
@@ -41,14 +43,10 @@ pub async fn status(State(shared): State<Arc<Shared>>, request: Request) -> Resp
 
 /// Lists the conflict records that this node knows, oldest first, a page at a time.
 #[utoipa::path(get, path = "/v1/ap/conflicts", tag = "conflicts",
-    params(
-        ("after" = Option<String>, Query, description = "Only records that come after the one of this id."),
-        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1_000, description = "100 unless given."),
-        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given."),
-    ),
+    params(PageParams, TimeoutParam),
     responses(
         (status = 200, description = "One page.", body = ConflictsBody),
-        (status = "default", description = "Refused.", body = ProblemBody, content_type = "application/problem+json"),
+        NodeProblems,
     ))]
 pub async fn conflicts(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let read = || {
@@ -67,19 +65,16 @@ pub async fn conflicts(State(shared): State<Arc<Shared>>, request: Request) -> R
     let more = records.len() > limit;
     records.truncate(limit);
     let next = records.last().filter(|_| more).map(|record| record.id.to_string());
-    let conflicts = records.into_iter().map(conflict_body).collect();
+    let conflicts = records.iter().map(ConflictBody::of).collect();
     json(200, write::bytes(1_024, &ConflictsBody { conflicts, next }))
 }
 
 /// Acknowledges a conflict record on behalf of its loser. Doing so again does no harm.
 #[utoipa::path(post, path = "/v1/ap/conflicts/{id}/ack", tag = "conflicts",
-    params(
-        ("id" = String, Path, description = "The record's id."),
-        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given."),
-    ),
+    params(("id" = String, Path, description = "The record's id."), TimeoutParam),
     responses(
         (status = 200, description = "Acknowledged.", body = AcknowledgedBody),
-        (status = "default", description = "No such record.", body = ProblemBody, content_type = "application/problem+json"),
+        ConflictProblems,
     ))]
 pub async fn acknowledge(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let read = || {
@@ -102,10 +97,10 @@ pub async fn acknowledge(State(shared): State<Arc<Shared>>, request: Request) ->
 
 /// Tells which faults are in force at this node.
 #[utoipa::path(get, path = "/v1/faults", tag = "faults",
-    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
+    params(TimeoutParam),
     responses(
         (status = 200, description = "The faults in force.", body = FaultsBody),
-        (status = "default", description = "Faults are off.", body = ProblemBody, content_type = "application/problem+json"),
+        FaultsProblems,
     ))]
 pub async fn faults(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     match (timeout_alone(&request), shared.state.cluster.faults()) {
@@ -117,10 +112,10 @@ pub async fn faults(State(shared): State<Arc<Shared>>, request: Request) -> Resp
 
 /// Puts these faults, and no others, in force at this node.
 #[utoipa::path(put, path = "/v1/faults", tag = "faults", request_body = FaultsBody,
-    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
+    params(TimeoutParam),
     responses(
         (status = 200, description = "The faults in force now.", body = FaultsBody),
-        (status = "default", description = "Refused, or faults are off.", body = ProblemBody, content_type = "application/problem+json"),
+        SetFaultsProblems,
     ))]
 pub async fn set_faults(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let method = request.method().clone();
@@ -141,10 +136,10 @@ pub async fn set_faults(State(shared): State<Arc<Shared>>, request: Request) -> 
 
 /// Heals all faults at this node.
 #[utoipa::path(delete, path = "/v1/faults", tag = "faults",
-    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
+    params(TimeoutParam),
     responses(
         (status = 200, description = "No faults are in force now.", body = FaultsBody),
-        (status = "default", description = "Faults are off.", body = ProblemBody, content_type = "application/problem+json"),
+        FaultsProblems,
     ))]
 pub async fn clear_faults(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     match timeout_alone(&request) {
@@ -156,10 +151,10 @@ pub async fn clear_faults(State(shared): State<Arc<Shared>>, request: Request) -
 
 /// Asks every peer for a sign of life, over TCP and UDP, through the faults in force.
 #[utoipa::path(get, path = "/v1/faults/probe", tag = "faults",
-    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
+    params(TimeoutParam),
     responses(
         (status = 200, description = "Which peers answered.", body = BTreeMap<u64, ProbeBody>),
-        (status = "default", description = "Faults are off.", body = ProblemBody, content_type = "application/problem+json"),
+        FaultsProblems,
     ))]
 pub async fn probe(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let deadline = match (timeout_alone(&request), shared.state.cluster.faults()) {
@@ -243,21 +238,5 @@ fn node_body(node: NodeStatus) -> NodeBody {
         role: role.to_owned(),
         state: state.to_owned(),
         refused: node.refused,
-    }
-}
-
-fn conflict_body(record: ConflictRecord) -> ConflictBody {
-    let contender = |contender: Contender| ContenderBody {
-        owner: contender.owner.into(),
-        token: contender.token.to_string(),
-        node: contender.node,
-    };
-    ConflictBody {
-        id: record.id.into(),
-        name: record.name.into(),
-        loser: contender(record.loser),
-        winner: contender(record.winner),
-        at: write::time(record.at).to_string(),
-        acknowledged: record.acknowledged,
     }
 }

@@ -35,6 +35,11 @@ impl Api {
         Self { shared, router, in_flight: Arc::default() }
     }
 
+    /// Ends all streams: the server stops.
+    pub(super) fn end_streams(&self) {
+        self.shared.streams.end();
+    }
+
     /// Answers one request.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
     where

@@ -7,12 +7,16 @@ use axum::extract::{Request, State};
 use axum::http::Response;
 
 use super::body;
+use super::described::{
+    AcksParam, EndProblems, EntryProblems, ForwardParam, GroupPath, JoinProblems, LevelParams, ListProblems,
+    MemberPath, PageParams, PrefixParam, RevisionParam, TimeoutParam,
+};
 use super::mount::{Incoming, Mount};
 use super::reply::{Rejection, Shape};
 use crate::model::command::Action;
 use crate::model::ident::{Group, NodeId};
 use crate::model::query::Query;
-use crate::wire::body::{EndedBody, GroupsBody, JoinBody, MembersBody, Membership, ProblemBody};
+use crate::wire::body::{EndedBody, GroupsBody, JoinBody, MembersBody, Membership};
 
 const JOIN: [&str; 3] = ["timeout_ms", "forward", "w"];
 const LEAVE: [&str; 4] = ["token", "timeout_ms", "forward", "w"];
@@ -22,17 +26,11 @@ const LIST: [&str; 8] = ["prefix", "limit", "after", "timeout_ms", "consistency"
 
 /// Joins a group. Joining again changes meta and lease at most, and keeps the token.
 #[utoipa::path(put, path = "/groups/{group}/members/{member}", tag = "groups", request_body = Option<JoinBody<'_>>,
-    params(
-        ("group" = String, Path, description = "1 to 512 bytes, percent-encoded; not . or .."),
-        ("member" = String, Path, description = "1 to 512 bytes, percent-encoded; not . or .."),
-        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given."),
-        ("forward" = Option<String>, Query, description = "cp: redirect = answer 307 instead of passing the call on."),
-        ("w" = Option<u64>, Query, description = "ap: how many nodes are to have it before the answer."),
-    ),
+    params(MemberPath, TimeoutParam, ForwardParam, AcksParam),
     responses(
-        (status = 201, description = "A new membership.", body = Membership),
-        (status = 200, description = "It had joined already.", body = Membership),
-        (status = "default", description = "Refused, or no outcome: see the status table.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 201, description = "A new membership.", body = Membership, headers(("ETag" = String, description = "The revision of the entry, in double quotes."))),
+        (status = 200, description = "It had joined already.", body = Membership, headers(("ETag" = String, description = "The revision of the entry, in double quotes."))),
+        JoinProblems,
     ))]
 pub async fn join(State(mount): State<Arc<Mount>>, request: Request) -> Response<Body> {
     mount.command(request, &JOIN, joining).await
@@ -50,16 +48,13 @@ fn joining(incoming: &mut Incoming) -> Result<Action, Rejection> {
 /// With a token: that very membership, or nothing if it has ended before. Without: whatever stands there.
 #[utoipa::path(delete, path = "/groups/{group}/members/{member}", tag = "groups",
     params(
-        ("group" = String, Path, description = "1 to 512 bytes, percent-encoded; not . or .."),
-        ("member" = String, Path, description = "1 to 512 bytes, percent-encoded; not . or .."),
+        MemberPath,
         ("token" = Option<String>, Query, description = "The membership that is to end."),
-        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given."),
-        ("forward" = Option<String>, Query, description = "cp: redirect = answer 307 instead of passing the call on."),
-        ("w" = Option<u64>, Query, description = "ap: how many nodes are to have it before the answer."),
+        TimeoutParam, ForwardParam, AcksParam,
     ),
     responses(
         (status = 200, description = "Ended, now or before.", body = EndedBody),
-        (status = "default", description = "Refused, or no outcome: see the status table.", body = ProblemBody, content_type = "application/problem+json"),
+        EndProblems,
     ))]
 pub async fn leave(State(mount): State<Arc<Mount>>, request: Request) -> Response<Body> {
     mount
@@ -74,18 +69,13 @@ pub async fn leave(State(mount): State<Arc<Mount>>, request: Request) -> Respons
 /// Tells of one membership.
 #[utoipa::path(get, path = "/groups/{group}/members/{member}", tag = "groups",
     params(
-        ("group" = String, Path, description = "1 to 512 bytes, percent-encoded; not . or .."),
-        ("member" = String, Path, description = "1 to 512 bytes, percent-encoded; not . or .."),
+        MemberPath,
         ("token" = Option<String>, Query, description = "412 unless this is the current membership."),
-        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given."),
-        ("consistency" = Option<String>, Query, description = "cp: linearizable (default), leader, stale. ap: local (default), quorum."),
-        ("r" = Option<u64>, Query, description = "ap, with consistency=quorum: how many nodes to ask."),
-        ("min_revision" = Option<String>, Query, description = "Wait until this node has applied that revision."),
-        ("forward" = Option<String>, Query, description = "cp: redirect = answer 307 instead of passing the call on."),
+        TimeoutParam, LevelParams, RevisionParam, ForwardParam,
     ),
     responses(
-        (status = 200, description = "The membership.", body = Membership),
-        (status = "default", description = "There is none, or no answer: see the status table.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 200, description = "The membership.", body = Membership, headers(("ETag" = String, description = "The revision of the entry, in double quotes."))),
+        EntryProblems,
     ))]
 pub async fn membership(State(mount): State<Arc<Mount>>, request: Request) -> Response<Body> {
     mount
@@ -99,19 +89,13 @@ pub async fn membership(State(mount): State<Arc<Mount>>, request: Request) -> Re
 /// Lists a group's members in byte order, a page at a time. A group that nobody joined is empty, not missing.
 #[utoipa::path(get, path = "/groups/{group}/members", tag = "groups",
     params(
-        ("group" = String, Path, description = "1 to 512 bytes, percent-encoded; not . or .."),
-        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1_000, description = "100 unless given."),
-        ("after" = Option<String>, Query, description = "Only members greater than this one."),
+        GroupPath, PageParams,
         ("node" = Option<String>, Query, description = "Only those who joined at this node: an id, or self."),
-        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given."),
-        ("consistency" = Option<String>, Query, description = "cp: linearizable (default), leader, stale. ap: local (default), quorum."),
-        ("r" = Option<u64>, Query, description = "ap, with consistency=quorum: how many nodes to ask."),
-        ("min_revision" = Option<String>, Query, description = "Wait until this node has applied that revision."),
-        ("forward" = Option<String>, Query, description = "cp: redirect = answer 307 instead of passing the call on."),
+        TimeoutParam, LevelParams, RevisionParam, ForwardParam,
     ),
     responses(
         (status = 200, description = "One page.", body = MembersBody),
-        (status = "default", description = "No answer: see the status table.", body = ProblemBody, content_type = "application/problem+json"),
+        ListProblems,
     ))]
 pub async fn members(State(mount): State<Arc<Mount>>, request: Request) -> Response<Body> {
     let me = mount.shared.state.node;
@@ -133,19 +117,10 @@ fn node(text: &str, me: NodeId) -> Result<NodeId, &'static str> {
 
 /// Lists groups that have members, in byte order, a page at a time.
 #[utoipa::path(get, path = "/groups", tag = "groups",
-    params(
-        ("prefix" = Option<String>, Query, description = "Only groups that begin so."),
-        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1_000, description = "100 unless given."),
-        ("after" = Option<String>, Query, description = "Only groups greater than this one."),
-        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given."),
-        ("consistency" = Option<String>, Query, description = "cp: linearizable (default), leader, stale. ap: local (default), quorum."),
-        ("r" = Option<u64>, Query, description = "ap, with consistency=quorum: how many nodes to ask."),
-        ("min_revision" = Option<String>, Query, description = "Wait until this node has applied that revision."),
-        ("forward" = Option<String>, Query, description = "cp: redirect = answer 307 instead of passing the call on."),
-    ),
+    params(PrefixParam, PageParams, TimeoutParam, LevelParams, RevisionParam, ForwardParam),
     responses(
         (status = 200, description = "One page.", body = GroupsBody),
-        (status = "default", description = "No answer: see the status table.", body = ProblemBody, content_type = "application/problem+json"),
+        ListProblems,
     ))]
 pub async fn list(State(mount): State<Arc<Mount>>, request: Request) -> Response<Body> {
     mount.query(request, &LIST, |incoming| Ok((Query::Groups { page: incoming.page()? }, Shape::Plain))).await

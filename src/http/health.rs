@@ -7,19 +7,19 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
 
+use super::described::{NodeProblems, ReadyProblems, TimeoutParam};
 use super::params::Params;
 use super::reply::{Rejection, json, node_failure};
 use super::{Shared, levels};
 use crate::model::ident::Mode;
 use crate::model::query::{Page, Query};
 use crate::registry::{Consistency, QueryCall, Reason, Registry};
-use crate::wire::body::ProblemBody;
 use crate::wire::cluster::ReadyBody;
 use crate::wire::write;
 
 /// Tells that the process lives. Never refused, however much is in flight.
 #[utoipa::path(get, path = "/livez", tag = "health",
-    responses((status = 200, description = "It lives.", body = ReadyBody)))]
+    responses((status = 200, description = "It lives.", body = ReadyBody), NodeProblems))]
 pub async fn livez(State(shared): State<Arc<Shared>>) -> Response<Body> {
     ready(&shared)
 }
@@ -30,11 +30,11 @@ pub async fn livez(State(shared): State<Arc<Shared>>) -> Response<Body> {
 #[utoipa::path(get, path = "/readyz", tag = "health",
     params(
         ("mode" = Option<String>, Query, description = "cp: a real linearizable read. ap: its state is back."),
-        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given."),
+        TimeoutParam,
     ),
     responses(
         (status = 200, description = "It serves.", body = ReadyBody),
-        (status = "default", description = "It does not.", body = ProblemBody, content_type = "application/problem+json"),
+        ReadyProblems,
     ))]
 pub async fn readyz(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();

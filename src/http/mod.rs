@@ -1,24 +1,34 @@
 //! The HTTP API: one set of routes, mounted once for each mode and once more, without a mode in the path, for the default one.
 //!
-//! A request passes [`door`] (origins, how many at once), which notes its [`caller`], is routed on its path as it was sent, and becomes a command or a
-//! query in [`names`] or [`groups`]; [`params`] and [`levels`] read what is asked of the call, [`body`] what it carries,
-//! [`mount`] hands it to the registry with its deadline, and [`reply`] turns what came of it into an answer by the table in
-//! `wire::status`. [`cluster`] and [`health`] serve the rest, [`mod@serve`] the connections.
+//! A request passes [`door`] (origins, how many at once), which notes its [`caller`], is routed on its path as it was sent, and
+//! becomes a command or a query in [`names`], [`groups`], [`leases`] or [`batch`]; [`params`], [`levels`] and [`conditions`] read
+//! what is asked of the call, [`body`] what it carries, [`mount`] hands it to the registry with its deadline, and [`reply`] turns
+//! what came of it into an answer by the table in `wire::status`, with [`visible`] taking out what the caller may not see.
+//! [`messages`] sends them and answers with an inbox, [`watch`] with what changes: both streams, of which [`streams`] allows so many. [`cluster`] and [`health`] serve the rest, [`openapi`]
+//! describes it all, with what [`described`] has for many routes; [`mod@serve`] serves the connections, with [`patience`] for readers.
 
+mod batch;
 mod body;
 pub mod caller;
 mod cluster;
 mod conditions;
+mod described;
 mod door;
 mod groups;
 mod health;
+mod leases;
 mod levels;
+mod messages;
 mod mount;
 mod names;
 mod openapi;
 mod params;
+mod patience;
 mod reply;
 mod serve;
+mod streams;
+mod visible;
+mod watch;
 
 use std::sync::Arc;
 
@@ -31,6 +41,7 @@ use utoipa_axum::routes;
 pub use self::door::Api;
 use self::mount::Mount;
 pub use self::serve::serve;
+use self::streams::Streams;
 use crate::cluster::Cluster;
 use crate::messages::Messages;
 use crate::model::ident::{Mode, NodeId};
@@ -38,6 +49,9 @@ use crate::registry::Registry;
 
 /// How many requests a node works on at once unless told otherwise.
 pub const MAX_IN_FLIGHT_DEFAULT: usize = 4_096;
+
+/// How many streams a node serves at once unless told otherwise.
+pub const MAX_STREAMS_DEFAULT: usize = 4_096;
 
 /// What the API serves, and how.
 pub struct HttpState {
@@ -54,17 +68,21 @@ pub struct HttpState {
     /// Requests beyond so many at once are refused with 429 before any work. Those that a node's health is told by, and those
     /// that heal a fault, always pass.
     pub max_in_flight: usize,
+    /// Watches, and other answers that do not end by themselves, beyond so many at once are refused with 429.
+    pub max_streams: usize,
 }
 
 /// What all routes share.
 struct Shared {
     state: HttpState,
     node: HeaderValue,
+    streams: Arc<Streams>,
 }
 
 /// The whole API, ready to be served.
 pub fn router(state: HttpState) -> Api {
-    let shared = Arc::new(Shared { node: HeaderValue::from(state.node), state });
+    let streams = Streams::new(state.max_streams);
+    let shared = Arc::new(Shared { node: HeaderValue::from(state.node), state, streams });
     let mounts = [
         ("/v1/cp", Mount::new(Mode::Cp, shared.clone())),
         ("/v1/ap", Mount::new(Mode::Ap, shared.clone())),
@@ -102,6 +120,15 @@ fn mode_routes() -> Vec<UtoipaMethodRouter<Arc<Mount>>> {
         routes!(groups::list),
         routes!(groups::members),
         routes!(groups::membership, groups::join, groups::leave),
+        routes!(leases::list, leases::create),
+        routes!(leases::keep_alive_each),
+        routes!(leases::status, leases::revoke),
+        routes!(leases::keep_alive),
+        routes!(batch::apply),
+        routes!(watch::watch),
+        routes!(messages::send),
+        routes!(messages::publish),
+        routes!(messages::inbox),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! One registry behind the routes: a call goes in with its deadline, and an answer comes out by then.
 
+use std::future::Future;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,13 +11,18 @@ use axum::http::request::Parts;
 use axum::http::{Method, Response};
 use tokio::time::timeout_at;
 
+use super::caller::Caller;
 use super::params::Params;
 use super::reply::{Rejection, Shape};
-use super::{Shared, body, conditions, levels};
+use super::{Shared, body, conditions, levels, visible};
 use crate::model::command::Action;
 use crate::model::ident::{IdentError, Mode, Token};
+use crate::model::lease::KeptAlive;
+use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, Page, Query};
-use crate::registry::{CommandFailure, QueryFailure, Reason, Registry};
+use crate::registry::{
+    CommandCall, CommandFailure, KeepAlive, QueryFailure, Reason, Registry, Reply, Watch, WatchFailure, Watching,
+};
 use crate::wire::path::unquote;
 
 /// How long after its deadline a call is given up, if the registry has not answered by then. A registry knows its deadline and
@@ -48,37 +54,49 @@ impl Mount {
         Arc::new(Self { mode, registry, shared })
     }
 
+    /// What `build` makes of a request that changes something, and how it is to be carried out.
+    pub async fn read_command<T>(
+        &self,
+        parts: &Parts,
+        body: Body,
+        known: &[&'static str],
+        build: impl FnOnce(&mut Incoming) -> Result<T, Rejection>,
+    ) -> Result<(T, CommandCall), Rejection> {
+        let arrived = Instant::now();
+        let mut params = Params::parse(parts.uri.query(), known)?;
+        let call = levels::of_command(self.mode, &mut params, arrived)?;
+        // A DELETE's body would have no meaning.
+        let takes_body = matches!(parts.method, Method::PUT | Method::POST);
+        let body = if takes_body { body::read(body, call.deadline).await? } else { Bytes::new() };
+        let built = build(&mut Incoming { mode: self.mode, parts, params, body })?;
+        Ok((built, call))
+    }
+
     /// Carries out the command that `build` makes of the request.
     pub async fn command(
-        self: &Arc<Self>,
+        &self,
         request: Request,
         known: &[&'static str],
         build: impl FnOnce(&mut Incoming) -> Result<Action, Rejection>,
     ) -> Response<Body> {
-        let arrived = Instant::now();
         let (parts, body) = request.into_parts();
-        let read = async {
-            let mut params = Params::parse(parts.uri.query(), known)?;
-            let call = levels::of_command(self.mode, &mut params, arrived)?;
-            // A DELETE's body would have no meaning.
-            let body = if parts.method == Method::PUT { body::read(body, call.deadline).await? } else { Bytes::new() };
-            let action = build(&mut Incoming { mode: self.mode, parts: &parts, params, body })?;
-            Ok((action, call))
+        let allowed = |incoming: &mut Incoming| {
+            let action = build(incoming)?;
+            incoming.to_do(&action)?;
+            Ok(action)
         };
-        let (action, call) = match read.await {
+        let (action, call) = match self.read_command(&parts, body, known, allowed).await {
             Ok(read) => read,
             Err(rejection) => return self.rejected(&parts.method, &rejection),
         };
         let repeating_is_safe = action.retry_is_safe();
-        let result = timeout_at((call.deadline + GRACE).into(), self.registry.execute(action, &call))
-            .await
-            .unwrap_or(Err(CommandFailure::Unknown(Reason::Timeout)));
+        let result = self.execute(action, &call).await;
         self.outcome(&parts.uri, result, repeating_is_safe)
     }
 
     /// Answers the query that `build` makes of the request.
     pub async fn query(
-        self: &Arc<Self>,
+        &self,
         request: Request,
         known: &[&'static str],
         build: impl FnOnce(&mut Incoming) -> Result<(Query, Shape), Rejection>,
@@ -88,21 +106,83 @@ impl Mount {
         let read = || {
             let mut params = Params::parse(parts.uri.query(), known)?;
             let call = levels::of_query(self.mode, &mut params, arrived)?;
-            let (query, shape) = build(&mut Incoming { mode: self.mode, parts: &parts, params, body: Bytes::new() })?;
+            let mut incoming = Incoming { mode: self.mode, parts: &parts, params, body: Bytes::new() };
+            let (query, shape) = build(&mut incoming)?;
+            incoming.to_ask(&query)?;
             Ok((query, shape, call))
         };
         let (query, shape, call) = match read() {
             Ok(read) => read,
             Err(rejection) => return self.rejected(&parts.method, &rejection),
         };
-        let result = timeout_at((call.deadline + GRACE).into(), self.registry.query(query, &call))
+        let mut result = timeout_at((call.deadline + GRACE).into(), self.registry.query(query, &call))
             .await
             .unwrap_or(Err(QueryFailure(Reason::Timeout)));
+        if let Ok(reply) = result {
+            let value = visible::answer(reply.value, &Caller::of(&parts));
+            result = Ok(Reply { value, ..reply });
+        }
         self.answer(&parts.uri, &shape, result)
+    }
+
+    /// Hands a command to the registry.
+    pub async fn execute(&self, action: Action, call: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
+        by(call, self.registry.execute(action, call)).await
+    }
+
+    /// Hands a batch to the registry.
+    pub async fn batch(&self, actions: Vec<Action>, call: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        by(call, self.registry.batch(actions, call)).await
+    }
+
+    /// Hands leases to the registry that are to be kept alive.
+    pub async fn keep_alive(
+        &self,
+        keep: KeepAlive,
+        call: &CommandCall,
+    ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
+        by(call, self.registry.keep_alive(keep, call)).await
+    }
+
+    /// Begins to watch.
+    pub async fn watch(&self, watch: Watch, deadline: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
+        timeout_at((deadline + GRACE).into(), self.registry.watch(watch, deadline))
+            .await
+            .unwrap_or(Err(WatchFailure::Failed(Reason::Timeout)))
     }
 }
 
+/// What the registry says by the deadline of the call; unknown if that is nothing.
+async fn by<T>(call: &CommandCall, said: impl Future<Output = Result<T, CommandFailure>>) -> Result<T, CommandFailure> {
+    timeout_at((call.deadline + GRACE).into(), said).await.unwrap_or(Err(CommandFailure::Unknown(Reason::Timeout)))
+}
+
 impl Incoming<'_> {
+    pub fn caller(&self) -> Caller {
+        Caller::of(self.parts)
+    }
+
+    /// Refuses a caller who may not know of what this asks for. Of a list everybody sees a part.
+    fn to_ask(&self, query: &Query) -> Result<(), Rejection> {
+        let key = match query {
+            Query::Whereis { name, .. } => name.as_str(),
+            Query::Membership { group, .. } | Query::Members { group, .. } => group.as_str(),
+            Query::Names { .. } | Query::Groups { .. } | Query::Lease { .. } | Query::Leases { .. } => return Ok(()),
+        };
+        if self.caller().may_read(key) { Ok(()) } else { Err(Rejection::forbidden("read", key)) }
+    }
+
+    /// Refuses a caller who may not do this.
+    pub fn to_do(&self, action: &Action) -> Result<(), Rejection> {
+        let key = match action {
+            Action::Register { name, .. } | Action::Unregister { name, .. } => name.as_str(),
+            Action::Join { group, .. } | Action::Leave { group, .. } => group.as_str(),
+            // Whose lease it is only the registry knows.
+            Action::CreateLease { .. } | Action::RevokeLease { .. } => return Ok(()),
+        };
+        if self.caller().may_write(key) { Ok(()) } else { Err(Rejection::forbidden("write", key)) }
+    }
+
     /// The word in the path's segment that is so many from its end; 0 is the last one.
     pub fn segment<T: FromStr<Err = IdentError>>(&self, from_end: usize) -> Result<T, Rejection> {
         let quoted = self.parts.uri.path().rsplit('/').nth(from_end).unwrap_or_default();

@@ -1,9 +1,14 @@
 //! `/openapi.json`, put together from what the handlers declare.
 
 use axum::body::Bytes;
-use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn, Paths};
+use utoipa::ToSchema;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn, PathItem, Paths};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, Required};
+
+use crate::wire::body::ProblemBody;
+use crate::wire::event::{ChangesBody, PositionBody, StateBody};
 
 /// The description of the API, while routes are being added.
 pub struct Document(OpenApi);
@@ -21,12 +26,21 @@ impl Document {
                  Every answer of 400 and above is application/problem+json.",
             ))
             .build();
-        Self(OpenApiBuilder::new().info(info).components(Some(Components::new())).build())
+        let mut components = Components::new();
+        add_schema::<ProblemBody>(&mut components);
+        // Those of a stream's events, which its own description can only name.
+        add_schema::<StateBody>(&mut components);
+        add_schema::<ChangesBody>(&mut components);
+        add_schema::<PositionBody>(&mut components);
+        Self(OpenApiBuilder::new().info(info).components(Some(components)).build())
     }
 
     /// Adds routes that are mounted as they are.
     pub fn add(&mut self, schemas: Schemas, paths: Paths) {
-        for (path, item) in paths.paths {
+        for (path, mut item) in paths.paths {
+            head_all(&mut item, "Quorate-Node", "The node that answers.", |_| true);
+            head_all(&mut item, "Retry-After", "In seconds.", |status| matches!(status, "429" | "503"));
+            head_all(&mut item, "Location", "The same call at the leader.", |status| status == "307");
             self.0.paths.paths.entry(path).or_default().merge_operations(item);
         }
         self.0.components.get_or_insert_default().schemas.extend(schemas);
@@ -36,6 +50,17 @@ impl Document {
     pub fn add_for_modes(&mut self, schemas: Schemas, paths: Paths) {
         let mut prefixed = Paths::new();
         for (path, mut item) in paths.paths {
+            head_all(&mut item, "Quorate-Mode", "Which registry answers.", |_| true);
+            let answers = |status: &str| status.starts_with('2');
+            head_all(&mut item, "Quorate-Revision", "How far the answering state was; a watch has none.", answers);
+            head_all(&mut item, "Quorate-Peers", "`ap`: peers in reach, of those known: `2/3`.", answers);
+            head_all(&mut item, "Quorate-Acks", "With `w`: how many nodes have it, of how many: `1/2`.", answers);
+            head_all(
+                &mut item,
+                "Quorate-Staleness-Ms",
+                "`ap` and `stale`: since when this node has not heard from everyone, resp. from the leader.",
+                answers,
+            );
             item.parameters.get_or_insert_default().push(RefOr::T(mode()));
             prefixed.paths.insert(format!("/v1/{{mode}}{path}"), item);
         }
@@ -47,6 +72,26 @@ impl Document {
         let text = self.0.to_json().expect("the description is made of plain data");
         Bytes::from(text)
     }
+}
+
+/// Adds a header to the responses of certain statuses.
+fn head_all(item: &mut PathItem, name: &str, description: &str, has_it: impl Fn(&str) -> bool) {
+    let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+    for operation in methods.into_iter().flatten() {
+        for (status, response) in &mut operation.responses.responses {
+            if let (RefOr::T(response), true) = (response, has_it(status)) {
+                let schema = ObjectBuilder::new().schema_type(Type::String);
+                let header = HeaderBuilder::new().schema(Some(schema)).description(Some(description));
+                response.headers.insert(name.to_owned(), header.build().into());
+            }
+        }
+    }
+}
+
+fn add_schema<T: ToSchema>(components: &mut Components) {
+    let mut schemas = vec![(T::name().into_owned(), T::schema())];
+    T::schemas(&mut schemas);
+    components.schemas.extend(schemas);
 }
 
 fn mode() -> Parameter {

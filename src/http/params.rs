@@ -14,16 +14,25 @@ pub struct Params<'q> {
 impl<'q> Params<'q> {
     /// Reads a query string. Names that are not among the known ones, or given twice, are refused.
     pub fn parse(query: Option<&'q str>, known: &[&'static str]) -> Result<Self, Rejection> {
+        Self::parse_repeated(query, known, &[])
+    }
+
+    /// The same, with names that may be given many times.
+    pub fn parse_repeated(
+        query: Option<&'q str>,
+        once: &[&'static str],
+        repeated: &[&'static str],
+    ) -> Result<Self, Rejection> {
         let mut given: Vec<(&'static str, Cow<'q, str>)> = Vec::new();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let unreadable = |why| Rejection::malformed(format!("the parameter {name:?} cannot be read: {why}"));
             let name = unquote_parameter(name).map_err(unreadable)?;
-            let Some(known) = known.iter().find(|known| **known == name) else {
-                return Err(Rejection::malformed(unknown(&name, known)));
+            let Some(known) = once.iter().chain(repeated).find(|known| **known == name) else {
+                return Err(Rejection::malformed(unknown(&name, &[once, repeated].concat())));
             };
             let value = unquote_parameter(value).map_err(unreadable)?;
-            if given.iter().any(|(earlier, _)| earlier == known) {
+            if !repeated.contains(known) && given.iter().any(|(earlier, _)| earlier == known) {
                 return Err(Rejection::malformed(format!("the parameter {known:?} is given twice")));
             }
             given.push((known, value));
@@ -35,6 +44,11 @@ impl<'q> Params<'q> {
     pub fn take(&mut self, name: &'static str) -> Option<Cow<'q, str>> {
         let at = self.given.iter().position(|(given, _)| *given == name)?;
         Some(self.given.swap_remove(at).1)
+    }
+
+    /// Takes out all of a name that may be given many times, in their order.
+    pub fn take_all(&mut self, name: &'static str) -> Vec<String> {
+        self.given.extract_if(.., |(given, _)| *given == name).map(|(_, value)| value.into_owned()).collect()
     }
 
     /// Takes one out and parses it.

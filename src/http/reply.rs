@@ -1,7 +1,6 @@
 //! Answers: bodies and headers, by the table in `wire::status`.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
@@ -9,13 +8,13 @@ use axum::http::{Method, Response, StatusCode, Uri};
 
 use super::mount::Mount;
 use crate::model::entry::Entry;
-use crate::model::ident::{Group, IdentError, NodeId, Revision};
+use crate::model::ident::{Group, IdentError, Mode, NodeId, Revision};
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::Answer;
-use crate::registry::{CommandFailure, Provenance, QueryFailure, Reason, Reply};
-use crate::wire::header;
-use crate::wire::status::{Certainty, Code, REDIRECT, outcome_status, refusal_code};
+use crate::registry::{CommandFailure, Provenance, QueryFailure, Reason, Reply, WatchFailure};
+use crate::wire::status::{Certainty, Code, REDIRECT, outcome_status};
 use crate::wire::write::{self, Problem};
+use crate::wire::{header, lease};
 
 const MODE: HeaderName = HeaderName::from_static(header::MODE);
 const REVISION: HeaderName = HeaderName::from_static(header::REVISION);
@@ -43,6 +42,10 @@ impl Rejection {
         Self { code: Code::WrongShape, detail: detail.into() }
     }
 
+    pub fn forbidden(what: &str, key: &str) -> Self {
+        Self { code: Code::Forbidden, detail: format!("this credential may not {what} {key:?}").into() }
+    }
+
     pub fn too_large(detail: &'static str) -> Self {
         Self { code: Code::TooLarge, detail: detail.into() }
     }
@@ -55,15 +58,9 @@ impl Rejection {
     pub fn respond(&self, method: &Method) -> Response<Body> {
         let outcome = is_command(method).then_some(Certainty::NotApplied);
         let body = write::problem(&Problem {
-            code: self.code,
-            status: self.code.row().status,
             detail: Some(&self.detail),
-            outcome,
             retryable: self.code.retryable(Certainty::NotApplied, false),
-            current: None,
-            leader: None,
-            leader_http: None,
-            applied: None,
+            ..Problem::of(self.code, outcome)
         });
         let mut response = problem(self.code.row().status, body);
         if matches!(self.code, Code::BodyLate | Code::TooLarge) {
@@ -82,6 +79,13 @@ fn is_command(method: &Method) -> bool {
 /// A JSON answer.
 pub fn json(status: u16, body: impl Into<Body>) -> Response<Body> {
     typed(status, "application/json", body)
+}
+
+/// An answer that goes on for as long as the caller listens.
+pub fn event_stream(mode: Mode, body: Body) -> Response<Body> {
+    let mut response = typed(200, "text/event-stream", body);
+    response.headers_mut().insert(MODE, HeaderValue::from_static(mode.as_str()));
+    response
 }
 
 fn problem(status: u16, body: Vec<u8>) -> Response<Body> {
@@ -130,26 +134,50 @@ impl Mount {
         result: Result<Reply<Outcome>, CommandFailure>,
         repeating_is_safe: bool,
     ) -> Response<Body> {
-        let reply = match result {
-            Ok(reply) => reply,
-            Err(CommandFailure::NotApplied(reason)) => {
-                return self.failure(uri, &reason, Some(Certainty::NotApplied), repeating_is_safe);
+        self.respond(uri, result, repeating_is_safe, |outcome, _| {
+            let status = outcome_status(outcome);
+            match outcome {
+                Outcome::Granted { entry, hides } => entity(status, entry, write::entry(entry, hides.as_ref())),
+                Outcome::Held { entry } => entity(status, entry, write::entry(entry, None)),
+                Outcome::Ended(ended) => json(status, write::ended(*ended)),
+                Outcome::LeaseCreated { lease, ttl_ms } | Outcome::LeaseHeld { lease, ttl_ms } => {
+                    json(status, lease::created(lease, *ttl_ms, *ttl_ms))
+                }
+                Outcome::Refused(refusal) => refused(refusal, Some(Certainty::NotApplied)),
             }
-            Err(CommandFailure::Unknown(reason)) => {
-                return self.failure(uri, &reason, Some(Certainty::Unknown), repeating_is_safe);
+        })
+    }
+
+    /// The answer to a call that may have changed something, where `write` tells of what came of it.
+    pub fn respond<T>(
+        &self,
+        uri: &Uri,
+        result: Result<Reply<T>, CommandFailure>,
+        repeating_is_safe: bool,
+        write: impl FnOnce(&T, &Revision) -> Response<Body>,
+    ) -> Response<Body> {
+        let (reason, certainty) = match result {
+            Ok(reply) => {
+                let mut response = write(&reply.value, &reply.revision);
+                self.stamp(&mut response, &reply.revision, &reply.provenance);
+                return response;
             }
+            Err(CommandFailure::NotApplied(reason)) => (reason, Certainty::NotApplied),
+            Err(CommandFailure::Unknown(reason)) => (reason, Certainty::Unknown),
         };
-        let status = outcome_status(&reply.value);
-        let mut response = match &reply.value {
-            Outcome::Granted { entry, hides } => entity(status, entry, write::entry(entry, hides.as_ref())),
-            Outcome::Held { entry } => entity(status, entry, write::entry(entry, None)),
-            Outcome::Ended(ended) => json(status, write::ended(*ended)),
-            Outcome::LeaseCreated { lease, ttl_ms } | Outcome::LeaseHeld { lease, ttl_ms } => {
-                json(status, write::lease(lease, *ttl_ms, *ttl_ms))
-            }
-            Outcome::Refused(refusal) => refused(refusal, Some(Certainty::NotApplied)),
+        self.failure(uri, &reason, Some(certainty), repeating_is_safe)
+    }
+
+    /// The answer where no watch could begin.
+    pub fn no_watch(&self, uri: &Uri, failure: &WatchFailure) -> Response<Body> {
+        let oldest = match failure {
+            WatchFailure::Compacted { oldest } => oldest,
+            WatchFailure::Failed(reason) => return self.failure(uri, reason, None, true),
         };
-        self.stamp(&mut response, &reply.revision, &reply.provenance);
+        let code = Code::RevisionCompacted;
+        let body = write::problem(&Problem { oldest: Some(oldest), ..Problem::of(code, None) });
+        let mut response = problem(code.row().status, body);
+        response.headers_mut().insert(MODE, HeaderValue::from_static(self.mode.as_str()));
         response
     }
 
@@ -169,7 +197,8 @@ impl Mount {
                 json(200, write::names(entries, next.as_deref(), revision))
             }
             (Answer::Groups { groups, next }, _) => json(200, write::groups(groups, next.as_deref(), revision)),
-            (Answer::Lease(_) | Answer::Leases { .. }, _) => refused(&Refusal::LeaseUnknown, None),
+            (Answer::Lease(status), _) => json(200, lease::status(status, revision)),
+            (Answer::Leases { leases, next }, _) => json(200, lease::list(leases, next.as_deref(), revision)),
             (Answer::Refused(refusal), _) => refused(refusal, None),
         };
         self.stamp(&mut response, revision, &reply.provenance);
@@ -208,15 +237,13 @@ impl Mount {
             status = REDIRECT;
         }
         let body = write::problem(&Problem {
-            code,
             status,
             detail,
-            outcome: certainty,
             retryable: code.retryable(certainty.unwrap_or(Certainty::NotApplied), repeating_is_safe),
-            current: None,
             leader,
             leader_http: leader_http.as_deref(),
             applied,
+            ..Problem::of(code, certainty)
         });
         let mut response = problem(status, body);
         let headers = response.headers_mut();
@@ -251,7 +278,7 @@ impl Mount {
     }
 
     /// A request of this mode that goes no further.
-    pub fn rejected(self: &Arc<Self>, method: &Method, rejection: &Rejection) -> Response<Body> {
+    pub fn rejected(&self, method: &Method, rejection: &Rejection) -> Response<Body> {
         let mut response = rejection.respond(method);
         response.headers_mut().insert(MODE, HeaderValue::from_static(self.mode.as_str()));
         response
@@ -264,29 +291,10 @@ fn entity(status: u16, entry: &Entry, body: Vec<u8>) -> Response<Body> {
     response
 }
 
-fn refused(refusal: &Refusal, outcome: Option<Certainty>) -> Response<Body> {
-    let code = refusal_code(refusal);
-    let current = match refusal {
-        Refusal::NameTaken { current } | Refusal::NameExists { current } => Some(current),
-        Refusal::TokenStale { current } | Refusal::RevisionStale { current } => current.as_ref(),
-        Refusal::NotFound
-        | Refusal::LeaseUnknown
-        | Refusal::LeaseExpired
-        | Refusal::LeaseTaken
-        | Refusal::LeaseForeign => None,
-    };
-    let body = write::problem(&Problem {
-        code,
-        status: code.row().status,
-        detail: None,
-        outcome,
-        retryable: code.retryable(Certainty::NotApplied, false),
-        current,
-        leader: None,
-        leader_http: None,
-        applied: None,
-    });
-    problem(code.row().status, body)
+/// The answer to a refusal.
+pub fn refused(refusal: &Refusal, outcome: Option<Certainty>) -> Response<Body> {
+    let refused = Problem::refused(refusal, outcome);
+    problem(refused.status, write::problem(&refused))
 }
 
 /// The code of a failure; the client reads it back in `client::call`.
@@ -332,16 +340,6 @@ pub fn not_enabled(method: &Method, detail: &'static str) -> Response<Body> {
 /// A failure of a call to a node as a whole, not to one of its registries' entries.
 pub fn node_failure(reason: &Reason) -> Response<Body> {
     let code = reason_code(reason);
-    let body = write::problem(&Problem {
-        code,
-        status: code.query_status(),
-        detail: None,
-        outcome: None,
-        retryable: true,
-        current: None,
-        leader: None,
-        leader_http: None,
-        applied: None,
-    });
+    let body = write::problem(&Problem { status: code.query_status(), retryable: true, ..Problem::of(code, None) });
     problem(code.query_status(), body)
 }

@@ -15,17 +15,20 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::door::Api;
+use super::patience::Patient;
 
 /// How long a request's head may take to arrive, and how long a kept connection may be idle: a client that sends a byte now and
 /// then holds a connection no longer than that.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long calls in flight may go on after the server was told to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer may wait for its reader to take anything of it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause after the process has run out of descriptors, until connections have ended.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves the API on a listener until `shutdown` comes. Then no connection is taken any more, calls in flight are answered (five
-/// seconds at most), and all connections are closed.
+/// Serves the API on a listener until `shutdown` comes. Then no connection is taken any more, streams end, calls in flight are
+/// answered (five seconds at most), and all connections are closed.
 pub async fn serve(listener: TcpListener, api: Api, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let mut shutdown = pin!(shutdown);
     let (stop, stopping) = watch::channel(false);
@@ -48,6 +51,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: impl Future<Output
         }
     }
     drop(listener);
+    api.end_streams();
     // Nobody listens any more only if there are no connections.
     let _ = stop.send(true);
     let ended = async { while connections.join_next().await.is_some() {} };
@@ -66,7 +70,7 @@ async fn connection(stream: TcpStream, api: Api, mut stopping: watch::Receiver<b
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(server.serve_connection(TokioIo::new(Patient::new(stream, WRITE_TIMEOUT)), service));
     // An error here is the caller's: it hung up, or did not speak HTTP. It has been answered as far as it can be.
     tokio::select! {
         _ = &mut connection => return,

@@ -93,6 +93,34 @@ impl Change {
     }
 }
 
+/// One message to a watcher.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchMessage {
+    pub told: Told,
+    /// Where to go on, on any node, once this message has been taken in. None: where one would have gone on before it.
+    pub position: Option<Revision>,
+}
+
+/// What a watcher is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A page of what stands at the beginning.
+    State(Vec<Entry>),
+    /// That was all of it.
+    Synced,
+    Change(Event),
+    /// Everything up to the position has been told. `cp`: whether this node has contact to a majority.
+    Progress {
+        quorum: Option<bool>,
+    },
+    /// `cp`: no leader has been heard of for two election timeouts: nothing may come although things change.
+    Stalled,
+    /// The position asked for is gone: read the state anew. What comes next follows on this message's position.
+    Resync,
+    /// This reader was too slow: what it has not read is gone. Nothing follows.
+    Overflow,
+}
+
 /// The key that something is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject<'a> {

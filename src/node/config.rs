@@ -49,6 +49,9 @@ pub struct ServeArgs {
     /// Requests that may be under way at once; more are answered 429
     #[arg(long, env = "QUORATE_MAX_IN_FLIGHT", value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_in_flight: u32,
+    /// Watches and inboxes that may be open at once; more are answered 429
+    #[arg(long, env = "QUORATE_MAX_STREAMS", value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
     /// A web origin whose pages may call this node (repeat for more)
     #[arg(long, env = "QUORATE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
@@ -143,6 +146,7 @@ pub struct Config {
     pub down_after: Duration,
     pub election_timeout: Duration,
     pub max_in_flight: usize,
+    pub max_streams: usize,
     pub allowed_origins: Vec<String>,
     pub faults_enabled: bool,
     pub exit_with_stdin: bool,
@@ -195,6 +199,7 @@ impl TryFrom<ServeArgs> for Config {
             down_after: Duration::from_millis(args.down_after_ms),
             election_timeout: Duration::from_millis(args.election_timeout_ms),
             max_in_flight: args.max_in_flight as usize,
+            max_streams: args.max_streams as usize,
             allowed_origins: args.allow_origin,
             faults_enabled: args.enable_faults,
             exit_with_stdin: args.exit_with_stdin,

@@ -112,6 +112,7 @@ impl Node {
             default_mode: config.mode,
             allow_origins: config.allowed_origins.clone(),
             max_in_flight: config.max_in_flight,
+            max_streams: config.max_streams,
         };
         let (stop_http, stopped) = oneshot::channel();
         let router = http::router(state);

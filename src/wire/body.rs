@@ -91,13 +91,12 @@ pub struct HiddenBody {
     pub token: String,
 }
 
-/// A lease.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct LeaseBody {
-    pub lease: String,
-    pub ttl_ms: u64,
-    /// It lives so long unless it is kept alive, counted from when the request was sent.
-    pub expires_in_ms: u64,
+/// A name with its owner, or a group with one member. For the API's description alone: [`super::read`] tells them apart.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum EntryBody {
+    Name(NameEntry),
+    Member(Membership),
 }
 
 /// The answer to an unregistration or a leave.
@@ -161,7 +160,7 @@ pub struct ProblemBody {
     pub retryable: bool,
     /// What stands there now.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<EntryBody>)]
     pub current: Option<Box<RawValue>>,
     /// The node that leads.
     #[serde(default)]
@@ -172,4 +171,7 @@ pub struct ProblemBody {
     /// How far this node is, if it is behind the revision asked for.
     #[serde(default)]
     pub applied: Option<String>,
+    /// The oldest position that the history still reaches back to, if the one asked for is gone.
+    #[serde(default)]
+    pub oldest: Option<String>,
 }

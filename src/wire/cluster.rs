@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::read::{self, Garbled};
+use super::write;
+use crate::model::conflict::{ConflictRecord, Contender};
+use crate::model::ident::{Mode, Token};
+
 /// The cluster as one node sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClusterBody {
@@ -61,7 +66,7 @@ pub struct ConflictsBody {
     pub next: Option<String>,
 }
 
-/// One losing grant of an `ap` name.
+/// One losing grant of a name: in `ap` of a conflict after a partition, in `cp` of a takeover.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConflictBody {
     /// All nodes agree on it.
@@ -74,6 +79,41 @@ pub struct ConflictBody {
     #[schema(format = "date-time")]
     pub at: String,
     pub acknowledged: bool,
+}
+
+impl ConflictBody {
+    /// What is told of a record.
+    pub fn of(record: &ConflictRecord) -> Self {
+        let contender = |contender: &Contender| ContenderBody {
+            owner: contender.owner.to_string(),
+            token: contender.token.to_string(),
+            node: contender.node,
+        };
+        Self {
+            id: record.id.to_string(),
+            name: record.name.to_string(),
+            loser: contender(&record.loser),
+            winner: contender(&record.winner),
+            at: write::time(record.at).to_string(),
+            acknowledged: record.acknowledged,
+        }
+    }
+
+    /// The record that this body was written from.
+    pub fn record(self, mode: Mode) -> Result<ConflictRecord, Garbled> {
+        let contender = |body: ContenderBody| {
+            let token = Token::parse(mode, &body.token)?;
+            Ok::<_, Garbled>(Contender { owner: body.owner.parse()?, token, node: body.node })
+        };
+        Ok(ConflictRecord {
+            id: self.id.parse()?,
+            name: self.name.parse()?,
+            loser: contender(self.loser)?,
+            winner: contender(self.winner)?,
+            at: read::time(&self.at)?,
+            acknowledged: self.acknowledged,
+        })
+    }
 }
 
 /// One of the two owners of a conflict.

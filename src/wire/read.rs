@@ -3,9 +3,8 @@
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::body::{
-    EndedBody, GroupsBody, HiddenBody, LeaseBody, MembersBody, Membership, NameEntry, NamesBody, ProblemBody,
-};
+use super::body::{EndedBody, GroupsBody, HiddenBody, MembersBody, Membership, NameEntry, NamesBody, ProblemBody};
+use super::lease::{self, LeaseBody};
 use super::status::{Certainty, Code};
 use crate::model::command::Action;
 use crate::model::entry::{Entry, Holder};
@@ -29,6 +28,10 @@ pub enum Garbled {
     Code(String),
     #[error("an entry is missing in the answer")]
     NoEntry,
+    #[error("{wanted} results are wanted, there are {found}")]
+    Count { wanted: usize, found: usize },
+    #[error("a change of an unknown kind: {0}")]
+    Change(String),
 }
 
 /// A problem body, read as far as it goes without knowing the call.
@@ -41,7 +44,25 @@ pub struct Problem {
     pub leader: Option<NodeId>,
     pub leader_http: Option<String>,
     pub applied: Option<Revision>,
+    pub oldest: Option<Revision>,
     current: Option<Box<serde_json::value::RawValue>>,
+}
+
+impl Problem {
+    /// A problem of which nothing is known but its code.
+    pub(super) fn of(code: Code) -> Self {
+        Self {
+            code,
+            detail: None,
+            outcome: None,
+            retryable: false,
+            leader: None,
+            leader_http: None,
+            applied: None,
+            oldest: None,
+            current: None,
+        }
+    }
 }
 
 /// Reads a problem body (also that of a redirect to the leader).
@@ -55,6 +76,7 @@ pub fn problem(mode: Mode, body: &[u8]) -> Result<Problem, Garbled> {
         leader: read.leader,
         leader_http: read.leader_http,
         applied: read.applied.map(|text| Revision::parse(mode, &text)).transpose()?,
+        oldest: read.oldest.map(|text| Revision::parse(mode, &text)).transpose()?,
         current: read.current,
     })
 }
@@ -75,6 +97,8 @@ pub fn refusal(mode: Mode, problem: &Problem) -> Result<Option<Refusal>, Garbled
         Code::LeaseForeign => Refusal::LeaseForeign,
         Code::Malformed
         | Code::RevisionCompacted
+        | Code::Unauthorized
+        | Code::Forbidden
         | Code::ForeignOrigin
         | Code::NoSuchRoute
         | Code::MethodNotAllowed
@@ -139,7 +163,11 @@ pub fn answer(mode: Mode, query: &Query, body: &[u8]) -> Result<Answer, Garbled>
             let entries = read.members.into_iter().map(|member| member.entry(mode)).collect::<Result<_, _>>()?;
             Answer::Entries { entries, next: read.next }
         }
-        Query::Lease { .. } | Query::Leases { .. } => return Err(Garbled::Status(200)),
+        Query::Lease { .. } => Answer::Lease(lease::read_status(mode, body)?),
+        Query::Leases { .. } => {
+            let (leases, next) = lease::read_list(body)?;
+            Answer::Leases { leases, next }
+        }
         Query::Groups { .. } => {
             let read: GroupsBody = serde_json::from_slice(body)?;
             let groups = read.groups.into_iter();
@@ -157,7 +185,8 @@ pub fn time(text: &str) -> Result<UnixMillis, Garbled> {
     Ok(UnixMillis(stamp.as_millisecond().try_into().unwrap_or(0)))
 }
 
-fn entry(mode: Mode, body: &[u8]) -> Result<Entry, Garbled> {
+/// One entry, of a name or of a member.
+pub(super) fn entry(mode: Mode, body: &[u8]) -> Result<Entry, Garbled> {
     granted(mode, body).map(|(entry, _)| entry)
 }
 

@@ -21,6 +21,8 @@ pub enum Code {
     RevisionCompacted,
     // Refusals by the door: the registry never saw the request.
     Malformed,
+    Unauthorized,
+    Forbidden,
     ForeignOrigin,
     NoSuchRoute,
     MethodNotAllowed,
@@ -102,7 +104,7 @@ const fn row(
 }
 
 /// The table. 429 and 503 always mean "not applied", 504 always "unknown"; a 500 is a bug, and "unknown" unless its body says otherwise.
-pub static TABLE: [Row; 25] = [
+pub static TABLE: [Row; 27] = [
     row(Code::NameTaken, "name_taken", Kind::Refusal, 409, None, "Somebody else holds the name."),
     row(Code::NotFound, "not_found", Kind::Refusal, 404, None, "No entry stands there."),
     row(Code::TokenStale, "token_stale", Kind::Refusal, 412, None, "The token is not that of the current grant."),
@@ -128,6 +130,15 @@ pub static TABLE: [Row; 25] = [
         "The history no longer reaches back to that position.",
     ),
     row(Code::Malformed, "malformed", Kind::Rejection, 400, None, "The request is not well formed."),
+    row(
+        Code::Unauthorized,
+        "unauthorized",
+        Kind::Rejection,
+        401,
+        None,
+        "This server asks for a credential that it knows.",
+    ),
+    row(Code::Forbidden, "forbidden", Kind::Rejection, 403, None, "That credential does not allow this."),
     row(
         Code::ForeignOrigin,
         "foreign_origin",

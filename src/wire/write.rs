@@ -7,11 +7,11 @@ use serde::ser::{Error, SerializeStruct};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::body::{EndedBody, LeaseBody};
-use super::status::{Certainty, Code};
+use super::body::EndedBody;
+use super::status::{Certainty, Code, refusal_code};
 use crate::model::entry::{Entry, Holder};
 use crate::model::ident::{Group, LeaseId, Meta, NodeId, Owner, Revision};
-use crate::model::outcome::{Ended, Hidden};
+use crate::model::outcome::{Ended, Hidden, Refusal};
 use crate::model::query::GroupCount;
 use crate::model::time::UnixMillis;
 
@@ -23,11 +23,6 @@ pub fn entry(entry: &Entry, hides: Option<&Hidden>) -> Vec<u8> {
 /// The answer to an unregistration or a leave.
 pub fn ended(ended: Ended) -> Vec<u8> {
     bytes(20, &EndedBody { ended })
-}
-
-/// The answer to the creation of a lease.
-pub fn lease(lease: &LeaseId, ttl_ms: u64, expires_in_ms: u64) -> Vec<u8> {
-    bytes(128, &LeaseBody { lease: lease.to_string(), ttl_ms, expires_in_ms })
 }
 
 /// One page of names.
@@ -84,17 +79,6 @@ pub fn register(owner: &Owner, meta: &Meta, lease: Option<&LeaseId>) -> Vec<u8> 
     bytes(64 + meta.as_str().len(), &body)
 }
 
-/// What the creation of a lease sends.
-pub fn create_lease(lease: Option<&LeaseId>, ttl_ms: u64) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Create<'a> {
-        ttl_ms: u64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        lease: Option<&'a str>,
-    }
-    bytes(64, &Create { ttl_ms, lease: lease.map(LeaseId::as_str) })
-}
-
 /// What a member that joins sends.
 pub fn join(meta: &Meta, lease: Option<&LeaseId>) -> Vec<u8> {
     #[derive(Serialize)]
@@ -120,42 +104,86 @@ pub struct Problem<'a> {
     pub leader: Option<NodeId>,
     pub leader_http: Option<&'a str>,
     pub applied: Option<&'a Revision>,
+    pub oldest: Option<&'a Revision>,
+}
+
+impl<'a> Problem<'a> {
+    /// A problem by its code alone, with the status that the table gives it where nothing was applied; sending the same again is
+    /// no use.
+    pub fn of(code: Code, outcome: Option<Certainty>) -> Self {
+        Self {
+            code,
+            status: code.row().status,
+            detail: None,
+            outcome,
+            retryable: false,
+            current: None,
+            leader: None,
+            leader_http: None,
+            applied: None,
+            oldest: None,
+        }
+    }
+
+    /// What is told of a refusal.
+    pub fn refused(refusal: &'a Refusal, outcome: Option<Certainty>) -> Self {
+        let code = refusal_code(refusal);
+        let current = match refusal {
+            Refusal::NameTaken { current } | Refusal::NameExists { current } => Some(current),
+            Refusal::TokenStale { current } | Refusal::RevisionStale { current } => current.as_ref(),
+            Refusal::NotFound
+            | Refusal::LeaseUnknown
+            | Refusal::LeaseExpired
+            | Refusal::LeaseTaken
+            | Refusal::LeaseForeign => None,
+        };
+        Self { current, retryable: code.retryable(Certainty::NotApplied, false), ..Self::of(code, outcome) }
+    }
 }
 
 /// A problem body.
 pub fn problem(problem: &Problem) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct View<'a> {
-        title: &'a str,
-        status: u16,
-        code: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        detail: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        outcome: Option<&'a str>,
-        retryable: bool,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        current: Option<EntryView<'a>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        leader: Option<NodeId>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        leader_http: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        applied: Option<Text<'a, Revision>>,
+    bytes(256, problem)
+}
+
+impl Serialize for Problem<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct View<'a> {
+            title: &'a str,
+            status: u16,
+            code: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            detail: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            outcome: Option<&'a str>,
+            retryable: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            current: Option<EntryView<'a>>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            leader: Option<NodeId>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            leader_http: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            applied: Option<Text<'a, Revision>>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            oldest: Option<Text<'a, Revision>>,
+        }
+        let view = View {
+            title: self.code.row().title,
+            status: self.status,
+            code: self.code.row().text,
+            detail: self.detail,
+            outcome: self.outcome.map(Certainty::as_str),
+            retryable: self.retryable,
+            current: self.current.map(EntryView::of),
+            leader: self.leader,
+            leader_http: self.leader_http,
+            applied: self.applied.map(Text),
+            oldest: self.oldest.map(Text),
+        };
+        view.serialize(serializer)
     }
-    let view = View {
-        title: problem.code.row().title,
-        status: problem.status,
-        code: problem.code.row().text,
-        detail: problem.detail,
-        outcome: problem.outcome.map(Certainty::as_str),
-        retryable: problem.retryable,
-        current: problem.current.map(|entry| EntryView { entry, hides: None }),
-        leader: problem.leader,
-        leader_http: problem.leader_http,
-        applied: problem.applied.map(Text),
-    };
-    bytes(256, &view)
 }
 
 /// A stamp in RFC 3339, UTC. Stamps beyond the year 9999 are shown as its end.
@@ -172,7 +200,7 @@ pub fn bytes(capacity: usize, value: &impl Serialize) -> Vec<u8> {
 }
 
 /// A value that stands in JSON as the text it displays as.
-struct Text<'a, T>(&'a T);
+pub(super) struct Text<'a, T>(pub &'a T);
 
 impl<T: Display> Serialize for Text<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -181,7 +209,7 @@ impl<T: Display> Serialize for Text<'_, T> {
 }
 
 /// A meta as it is kept.
-struct Raw<'a>(&'a Meta);
+pub(super) struct Raw<'a>(pub &'a Meta);
 
 impl Serialize for Raw<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -190,18 +218,26 @@ impl Serialize for Raw<'_> {
     }
 }
 
-struct Entries<'a>(&'a [Entry]);
+/// Entries one after the other.
+pub(super) struct Entries<'a>(pub &'a [Entry]);
 
 impl Serialize for Entries<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|entry| EntryView { entry, hides: None }))
+        serializer.collect_seq(self.0.iter().map(EntryView::of))
     }
 }
 
 /// Writes what [`super::body::NameEntry`] and [`super::body::Membership`] read.
-struct EntryView<'a> {
-    entry: &'a Entry,
-    hides: Option<&'a Hidden>,
+pub(super) struct EntryView<'a> {
+    pub entry: &'a Entry,
+    pub hides: Option<&'a Hidden>,
+}
+
+impl<'a> EntryView<'a> {
+    /// An entry as it stands.
+    pub fn of(entry: &'a Entry) -> Self {
+        Self { entry, hides: None }
+    }
 }
 
 impl Serialize for EntryView<'_> {

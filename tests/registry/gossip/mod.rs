@@ -1,5 +1,6 @@
 //! The `ap` registry: its core in seeded simulations, and whole nodes over real links.
 
+mod calls;
 mod laws;
 mod nodes;
 mod runs;

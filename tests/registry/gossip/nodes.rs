@@ -17,13 +17,13 @@ use quorate::net::links::{Identity, Links};
 use quorate::net::wire::RealWire;
 use quorate::registry::{CommandCall, Consistency, QueryCall, QueryFailure, Reason, Registry, Reply};
 
-struct Node {
-    gossip: GossipNode,
-    links: Links,
+pub struct Node {
+    pub gossip: GossipNode,
+    pub links: Links,
 }
 
-struct Cluster {
-    nodes: BTreeMap<NodeId, Node>,
+pub struct Cluster {
+    pub nodes: BTreeMap<NodeId, Node>,
     addrs: BTreeMap<NodeId, String>,
     directory: tempfile::TempDir,
     flaws: Flaws,
@@ -31,7 +31,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn start(nodes: u64, flaws: Flaws) -> Self {
+    pub async fn start(nodes: u64, flaws: Flaws) -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut bound = Vec::new();
         for node in 1..=nodes {
@@ -59,7 +59,7 @@ impl Cluster {
         cluster
     }
 
-    async fn start_node(&mut self, links: Links) {
+    pub async fn start_node(&mut self, links: Links) {
         let node = links.identity().node;
         let data = self.directory.path().join(node.to_string());
         let mut config = GossipConfig::new(node, self.addrs.clone(), data);
@@ -69,12 +69,12 @@ impl Cluster {
     }
 
     /// Ends a node as kill -9 would.
-    fn kill(&mut self, node: NodeId) {
+    pub fn kill(&mut self, node: NodeId) {
         let node = self.nodes.remove(&node).unwrap();
         node.links.close();
     }
 
-    async fn restart(&mut self, node: NodeId) {
+    pub async fn restart(&mut self, node: NodeId) {
         self.runs += 1;
         let addr = self.addrs[&node].clone();
         let links = bind(node, self.runs, &addr).await;
@@ -82,7 +82,7 @@ impl Cluster {
     }
 
     /// Cuts all links between nodes of different sides.
-    fn cut(&self, sides: &[&[NodeId]]) {
+    pub fn cut(&self, sides: &[&[NodeId]]) {
         let side = |node| sides.iter().position(|side| side.contains(&node));
         let drop = LinkFault { drop: true, ..LinkFault::default() };
         for (node, Node { links, .. }) in &self.nodes {
@@ -92,13 +92,13 @@ impl Cluster {
         }
     }
 
-    fn heal(&self) {
+    pub fn heal(&self) {
         for node in self.nodes.values() {
             node.links.faults().set([]);
         }
     }
 
-    async fn wait<'a, F: Future<Output = bool>>(&'a self, what: &str, holds: impl Fn(&'a Self) -> F) -> Duration {
+    pub async fn wait<'a, F: Future<Output = bool>>(&'a self, what: &str, holds: impl Fn(&'a Self) -> F) -> Duration {
         let began = Instant::now();
         while !holds(self).await {
             assert!(began.elapsed() < Duration::from_secs(15), "waited in vain: {what}");
@@ -107,21 +107,26 @@ impl Cluster {
         began.elapsed()
     }
 
-    async fn execute(&self, node: NodeId, action: Action, acks: usize) -> Reply<Outcome> {
+    pub async fn execute(&self, node: NodeId, action: Action, acks: usize) -> Reply<Outcome> {
         let call = CommandCall { deadline: soon(), forward: true, acks };
         self.nodes[&node].gossip.registry.execute(action, &call).await.unwrap()
     }
 
-    async fn register(&self, node: NodeId, name: &str, owner: &str) -> Outcome {
+    pub async fn register(&self, node: NodeId, name: &str, owner: &str) -> Outcome {
         self.execute(node, register(name, owner), 1).await.value
     }
 
-    async fn query(&self, node: &Node, query: Query, consistency: Consistency) -> Result<Reply<Answer>, QueryFailure> {
+    pub async fn query(
+        &self,
+        node: &Node,
+        query: Query,
+        consistency: Consistency,
+    ) -> Result<Reply<Answer>, QueryFailure> {
         let call = QueryCall { deadline: soon(), consistency, forward: true, min_revision: None };
         node.gossip.registry.query(query, &call).await
     }
 
-    async fn owner(&self, node: NodeId, name: &str) -> Option<String> {
+    pub async fn owner(&self, node: NodeId, name: &str) -> Option<String> {
         match self.query(&self.nodes[&node], whereis(name), Consistency::Local).await.unwrap().value {
             Answer::Entry(entry) => Some(entry.holder_text().to_owned()),
             Answer::Refused(Refusal::NotFound) => None,
@@ -129,7 +134,7 @@ impl Cluster {
         }
     }
 
-    async fn all_say(&self, name: &str, owner: Option<&str>) -> bool {
+    pub async fn all_say(&self, name: &str, owner: Option<&str>) -> bool {
         for node in self.nodes.keys() {
             if self.owner(*node, name).await.as_deref() != owner {
                 return false;
@@ -138,7 +143,7 @@ impl Cluster {
         true
     }
 
-    fn agree(&self) -> bool {
+    pub fn agree(&self) -> bool {
         let views = self.nodes.values().map(|node| {
             let status = node.gossip.status();
             (status.names, status.members, status.digest, status.conflicts)
@@ -147,13 +152,13 @@ impl Cluster {
         views.windows(2).all(|pair| pair[0] == pair[1])
     }
 
-    fn all_down(&self, node: NodeId, peers: &[NodeId]) -> bool {
+    pub fn all_down(&self, node: NodeId, peers: &[NodeId]) -> bool {
         let states = self.nodes[&node].gossip.peer_states();
         peers.iter().all(|peer| states[peer] == PeerState::Down)
     }
 }
 
-async fn bind(node: NodeId, run: u64, at: &str) -> Links {
+pub async fn bind(node: NodeId, run: u64, at: &str) -> Links {
     let identity = Identity { cluster: "test".into(), node, run, policy: "oldest".into() };
     let began = Instant::now();
     loop {
@@ -167,28 +172,28 @@ async fn bind(node: NodeId, run: u64, at: &str) -> Links {
     }
 }
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(2)
+pub fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
 }
 
-fn register(name: &str, owner: &str) -> Action {
+pub fn register(name: &str, owner: &str) -> Action {
     let (name, owner) = (name.parse().unwrap(), owner.parse().unwrap());
     Action::Register { name, owner, meta: Meta::empty(), lease: None, condition: Condition::Free }
 }
 
-fn unregister(name: &str, token: Option<Token>) -> Action {
+pub fn unregister(name: &str, token: Option<Token>) -> Action {
     Action::Unregister { name: name.parse().unwrap(), token }
 }
 
-fn whereis(name: &str) -> Query {
+pub fn whereis(name: &str) -> Query {
     Query::Whereis { name: name.parse().unwrap(), token: None }
 }
 
-fn names() -> Query {
+pub fn names() -> Query {
     Query::Names { page: Page::default() }
 }
 
-fn granted(outcome: Outcome) -> Entry {
+pub fn granted(outcome: Outcome) -> Entry {
     match outcome {
         Outcome::Granted { entry, .. } => entry,
         other => panic!("{other:?}"),

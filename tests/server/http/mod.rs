@@ -2,8 +2,13 @@
 
 mod api;
 mod arbitrary;
+mod batch;
 mod deadlines;
+mod leases;
+mod messages;
 mod raw;
 mod round_trip;
 mod scripts;
+mod stream;
 mod support;
+mod watch;

@@ -1,13 +1,13 @@
 //! Registries in memory, and a server before them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use quorate::cluster::{ApStatus, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe, Role};
-use quorate::http::{HttpState, MAX_IN_FLIGHT_DEFAULT, router, serve};
+use quorate::http::{HttpState, MAX_IN_FLIGHT_DEFAULT, MAX_STREAMS_DEFAULT, router, serve};
 use quorate::messages::{Address, Inbox, InboxQueue, Letter, Messages};
 use quorate::model::command::{Action, Command};
 use quorate::model::conflict::{ConflictRecord, Contender};
@@ -20,10 +20,10 @@ use quorate::model::table::Table;
 use quorate::model::time::UnixMillis;
 use quorate::registry::{
     CommandCall, CommandFailure, KeepAlive, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply, Watch,
-    WatchFailure, Watching,
+    WatchFailure, WatchMessage, Watching,
 };
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// One machine's registry: a table behind a lock, and a clock that stands still.
 #[derive(Default)]
@@ -54,8 +54,11 @@ impl Registry for Reference {
         }
     }
 
-    async fn batch(&self, _: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
+    async fn batch(&self, actions: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        let mut table = self.table.lock().unwrap();
+        let apply = |action| table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) });
+        let value = actions.into_iter().map(apply).collect();
+        Ok(Reply { value, revision: Revision::Cp(table.revision()), provenance: Provenance::default() })
     }
 
     async fn keep_alive(
@@ -84,13 +87,33 @@ pub struct Scripted {
     pub mode: Mode,
     pub outcome: Mutex<Result<Reply<Outcome>, CommandFailure>>,
     pub answer: Mutex<Result<Reply<Answer>, QueryFailure>>,
+    pub batched: Mutex<Result<Reply<Vec<Outcome>>, CommandFailure>>,
+    pub kept: Mutex<Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure>>,
+    /// What each of the next watches says; every further one fails.
+    pub watches: Mutex<VecDeque<Result<Telling, WatchFailure>>>,
     pub asked: Mutex<Option<Asked>>,
+}
+
+/// What one watch says.
+pub type Telling = mpsc::Receiver<WatchMessage>;
+
+/// A watch that says what comes through a channel.
+struct Channel(Telling);
+
+#[async_trait]
+impl Watching for Channel {
+    async fn next(&mut self) -> Option<WatchMessage> {
+        self.0.recv().await
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     Command(Action),
     Query(Query),
+    Batch(Vec<Action>),
+    KeepAlive(KeepAlive),
+    Watch(Watch),
 }
 
 impl Scripted {
@@ -99,6 +122,9 @@ impl Scripted {
             mode,
             outcome: Mutex::new(Err(CommandFailure::NotApplied(Reason::Starting))),
             answer: Mutex::new(Err(QueryFailure(Reason::Starting))),
+            batched: Mutex::new(Err(CommandFailure::NotApplied(Reason::Starting))),
+            kept: Mutex::new(Err(CommandFailure::NotApplied(Reason::Starting))),
+            watches: Mutex::default(),
             asked: Mutex::new(None),
         })
     }
@@ -120,20 +146,27 @@ impl Registry for Scripted {
         self.answer.lock().unwrap().clone()
     }
 
-    async fn batch(&self, _: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
+    async fn batch(&self, actions: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        *self.asked.lock().unwrap() = Some(Asked::Batch(actions));
+        self.batched.lock().unwrap().clone()
     }
 
     async fn keep_alive(
         &self,
-        _: KeepAlive,
+        keep: KeepAlive,
         _: &CommandCall,
     ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
+        *self.asked.lock().unwrap() = Some(Asked::KeepAlive(keep));
+        self.kept.lock().unwrap().clone()
     }
 
-    async fn watch(&self, _: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
-        Err(WatchFailure::Failed(Reason::Starting))
+    async fn watch(&self, watch: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
+        *self.asked.lock().unwrap() = Some(Asked::Watch(watch));
+        match self.watches.lock().unwrap().pop_front() {
+            Some(Ok(telling)) => Ok(Box::new(Channel(telling))),
+            Some(Err(failure)) => Err(failure),
+            None => Err(WatchFailure::Failed(Reason::Starting)),
+        }
     }
 
     fn has_ended(&self, _: &Holder, _: Token) -> bool {
@@ -166,7 +199,7 @@ impl Registry for Silent {
     }
 
     async fn batch(&self, _: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
+        std::future::pending().await
     }
 
     async fn keep_alive(
@@ -174,11 +207,11 @@ impl Registry for Silent {
         _: KeepAlive,
         _: &CommandCall,
     ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
+        std::future::pending().await
     }
 
     async fn watch(&self, _: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
-        Err(WatchFailure::Failed(Reason::Starting))
+        std::future::pending().await
     }
 
     fn has_ended(&self, _: &Holder, _: Token) -> bool {
@@ -304,6 +337,7 @@ pub fn state(cp: Arc<dyn Registry>, ap: Arc<dyn Registry>) -> HttpState {
         default_mode: Mode::Cp,
         allow_origins: vec!["https://console.example".to_owned()],
         max_in_flight: MAX_IN_FLIGHT_DEFAULT,
+        max_streams: MAX_STREAMS_DEFAULT,
     }
 }
 
