@@ -4,7 +4,8 @@
 //! becomes a command or a query in [`names`], [`groups`], [`leases`] or [`batch`]; [`params`], [`levels`] and [`conditions`] read
 //! what is asked of the call, [`body`] what it carries, [`mount`] hands it to the registry with its deadline, and [`reply`] turns
 //! what came of it into an answer by the table in `wire::status`, with [`visible`] taking out what the caller may not see.
-//! [`messages`] sends them and answers with an inbox, [`watch`] with what changes: both streams, of which [`streams`] allows so many. [`cluster`] and [`health`] serve the rest, [`openapi`]
+//! [`messages`] sends them and answers with an inbox, [`watch`] with what changes: both streams, of which [`streams`] allows so many.
+//! [`cluster`], [`nodes`] and [`health`] serve the rest, [`openapi`]
 //! describes it all, with what [`described`] has for many routes; [`mod@serve`] serves the connections, with [`patience`] for readers.
 
 mod batch;
@@ -21,6 +22,7 @@ mod levels;
 mod messages;
 mod mount;
 mod names;
+mod nodes;
 mod openapi;
 mod params;
 mod patience;
@@ -135,6 +137,11 @@ fn mode_routes() -> Vec<UtoipaMethodRouter<Arc<Mount>>> {
 fn node_routes() -> Vec<UtoipaMethodRouter<Arc<Shared>>> {
     vec![
         routes!(cluster::status),
+        routes!(nodes::add),
+        routes!(nodes::promote),
+        routes!(nodes::remove),
+        routes!(nodes::transfer_leader),
+        routes!(nodes::snapshot),
         routes!(cluster::conflicts),
         routes!(cluster::acknowledge),
         routes!(cluster::faults, cluster::set_faults, cluster::clear_faults),

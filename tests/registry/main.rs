@@ -4,6 +4,7 @@ mod gossip;
 mod net;
 mod post;
 mod raft_cluster;
+mod raft_members;
 mod raft_pinned;
 mod raft_storage;
 mod table;
