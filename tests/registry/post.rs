@@ -12,7 +12,7 @@ use quorate::model::ident::{Meta, Mode, NodeId, Revision, Token};
 use quorate::model::lease::KeptAlive;
 use quorate::model::outcome::{Outcome, Refusal};
 use quorate::model::query::{Answer, Query};
-use quorate::model::table::Table;
+use quorate::model::table::{News, Table};
 use quorate::model::time::UnixMillis;
 use quorate::net::fault::{Direction, FaultTable, LinkFault};
 use quorate::net::links::{Identity, Links};
@@ -42,7 +42,7 @@ impl Registry for Shared {
 
     async fn execute(&self, action: Action, _: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
         let mut table = self.table.lock().unwrap();
-        let value = table.apply(&Command { action, node: 1, at: UnixMillis(0) });
+        let value = table.apply(&Command { action, node: 1, at: UnixMillis(0) }, &mut News::default());
         Ok(Reply { value, revision: Revision::Cp(table.revision()), provenance: Provenance::default() })
     }
 
