@@ -37,7 +37,7 @@ enum Command {
     /// Runs real systems through the same partitions and shows what each promised and kept
     Compare(compare::CompareArgs),
     /// Runs one node
-    Serve(crate::node::config::ServeArgs),
+    Serve(Box<crate::node::config::ServeArgs>),
     /// Runs a local cluster to play with; its links can be cut
     Dev(dev::DevArgs),
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub fn main() -> Exit {
     };
     start_logging();
     let done = match cli.command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Dev(args) => dev::run(args),
         Command::Registry(command) => registry::run(command),
         Command::Credential(command) => Ok(credential::run(command)),

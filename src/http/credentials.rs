@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -19,6 +20,9 @@ use crate::model::ident::CredentialName;
 const TOKEN_PREFIX: &str = "quorate_";
 /// Bytes of chance in a token. So many that its hash needs no salt and no slowness.
 const TOKEN_LEN: usize = 32;
+
+/// Credentials that may change while a server runs.
+pub type CurrentCredentials = Arc<ArcSwap<Credentials>>;
 
 type Hash = [u8; SHA256_OUTPUT_LEN];
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::http::header::{
@@ -17,7 +16,7 @@ use tower::Service;
 use super::Shared;
 use super::body::BODY_LEN_MAX;
 use super::caller::Caller;
-use super::credentials::Credentials;
+use super::credentials::{Credentials, CurrentCredentials};
 use super::reply::Rejection;
 use crate::wire::header;
 use crate::wire::status::Code;
@@ -34,7 +33,7 @@ pub const BODY_BYTES_MAX_DEFAULT: usize = 256 << 20;
 pub struct Api {
     shared: Arc<Shared>,
     router: Router,
-    credentials: Option<Arc<ArcSwap<Credentials>>>,
+    credentials: Option<CurrentCredentials>,
     body_bytes_max: usize,
     load: Arc<Load>,
 }
@@ -53,7 +52,7 @@ impl Api {
 
     /// From now on a caller has to show a credential, but for what tells of the node's health and describes the API. What is
     /// stored there later counts from the next request on.
-    pub fn asking_for(mut self, credentials: Arc<ArcSwap<Credentials>>) -> Self {
+    pub fn asking_for(mut self, credentials: CurrentCredentials) -> Self {
         self.credentials = Some(credentials);
         self
     }

@@ -2,13 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use clap::Args;
 
 use super::reread::Rereader;
-use crate::http::credentials::Credentials;
+use crate::http::credentials::{Credentials, CurrentCredentials};
 use crate::http::{BODY_BYTES_MAX_DEFAULT, MAX_CONNECTIONS_DEFAULT, Terms};
 use crate::model::ident::NodeId;
 use crate::net::links::PeerLocks;
@@ -169,7 +167,7 @@ impl Locks {
     }
 
     /// Opens the locks of the door for clients: on what terms connections are taken, and whom the API lets in.
-    pub(super) fn open(&self, rereader: &mut Rereader) -> Result<(Terms, Option<Arc<ArcSwap<Credentials>>>), String> {
+    pub(super) fn open(&self, rereader: &mut Rereader) -> Result<(Terms, Option<CurrentCredentials>), String> {
         let mut terms = Terms { max_connections: self.max_connections, ..Terms::default() };
         if let Some(HttpTls { cert, key, client_ca }) = self.http_tls.clone() {
             let files = [&cert, &key].into_iter().chain(&client_ca).cloned().collect();

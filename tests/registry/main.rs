@@ -5,6 +5,7 @@ mod certificates;
 mod gossip;
 mod locked_links;
 mod net;
+mod post;
 mod raft_cluster;
 mod raft_members;
 mod raft_pinned;

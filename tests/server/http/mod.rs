@@ -6,6 +6,7 @@ mod batch;
 mod deadlines;
 mod door;
 mod leases;
+mod messages;
 mod raw;
 mod round_trip;
 mod scripts;
