@@ -19,7 +19,8 @@ use super::types::{Applied, Proposal, Raft};
 use super::watch::Watches;
 use super::{Flaws, Timing};
 use crate::model::command::{Action, BATCH_LEN_MAX, Command};
-use crate::model::ident::{Mode, NodeId, Revision};
+use crate::model::entry::Holder;
+use crate::model::ident::{Mode, NodeId, Revision, Token};
 use crate::model::lease::KeptAlive;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
@@ -101,7 +102,12 @@ impl RaftRegistry {
                 ForwardReason::LeaseExpired => Proposed::Cut,
                 ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => Proposed::NotLeader,
             },
-            Ok(Err(e)) => Proposed::Unknown(Reason::Internal(e.to_string())),
+            // Discarded by another leader, which may have it yet, or cut short by the end of this node: no answer will come, whatever
+            // becomes of the command. That is no bug.
+            Ok(Err(e)) => {
+                tracing::debug!("a command was left without an outcome: {e}");
+                Proposed::Unknown(Reason::Timeout)
+            }
             Err(_) => Proposed::Unknown(Reason::Timeout),
         }
     }
@@ -143,9 +149,7 @@ impl RaftRegistry {
                         }
                         Err(Silence::NotSent) => {}
                         Err(Silence::Overloaded) => return Err(NotApplied(Reason::Overloaded)),
-                        Err(Silence::Lost) if Instant::now() < deadline => {
-                            return Err(Unknown(Reason::Internal("the connection to the leader broke".into())));
-                        }
+                        // Late, or never to come since the connection broke: nothing is known in either case.
                         Err(Silence::Lost) => return Err(Unknown(Reason::Timeout)),
                     }
                 }
@@ -316,6 +320,16 @@ impl Registry for RaftRegistry {
 
     async fn watch(&self, watch: Watch, deadline: StdInstant) -> Result<Box<dyn Watching>, WatchFailure> {
         Ok(Box::new(self.begin_watch(watch, deadline).await?))
+    }
+
+    fn has_ended(&self, holder: &Holder, token: Token) -> bool {
+        let Token::Cp(issued) = token else { return true };
+        let state = self.view.now();
+        let entry = match holder {
+            Holder::Owner(name, _) => state.table.name(name),
+            Holder::Member(group, member) => state.table.member(group, member),
+        };
+        issued <= state.table.revision() && entry.is_none_or(|entry| entry.token != token)
     }
 
     async fn ready(&self, deadline: StdInstant) -> Result<(), Reason> {
