@@ -90,9 +90,9 @@ impl Core {
         cursor::position(&self.map.context, self.config.run, next)
     }
 
-    /// Whether a position of this process's own history is of this very process.
-    pub fn is_run(&self, run: Run) -> bool {
-        self.config.run == run
+    /// The run of this process.
+    pub fn run(&self) -> Run {
+        self.config.run
     }
 
     /// The planted flaw: a watch that goes on leaves out what it has missed.
@@ -129,7 +129,7 @@ fn of_operation(map: &Map, operation: &Operation, steps: &[Step], come: impl Fn(
     let mut changes = Vec::new();
     let ended = |reason: EndReason| move |held: &Held| end(map, held, reason.clone());
     match operation {
-        Operation::Add(grant) => granted(map, grant, steps, &mut changes),
+        Operation::Add(grant) => granted(map, grant, steps, &come, &mut changes),
         Operation::Meta { grant, change } => changes.extend(steps.iter().find_map(|step| match step {
             Step::Changed(before) => {
                 let after = Held { grant: before.grant.clone(), change: Some(Box::new(change.clone())) };
@@ -180,7 +180,7 @@ fn of_state(map: &Map, steps: Vec<Step>) -> Vec<Change> {
     let mut changes = Vec::new();
     for step in &steps {
         match step {
-            Step::Up(held) => granted(map, &held.grant, &[], &mut changes),
+            Step::Up(held) => granted(map, &held.grant, &[], &|_| None, &mut changes),
             Step::Down(held) => changes.push(end(map, held, reason_of(map, held))),
             Step::Changed(before) => {
                 if let Some(held) = map.grants.held(before.grant.id) {
@@ -207,26 +207,33 @@ fn reason_of(map: &Map, held: &Held) -> EndReason {
     }
 }
 
-fn granted(map: &Map, grant: &Arc<Grant>, steps: &[Step], changes: &mut Vec<Change>) {
+fn granted(
+    map: &Map,
+    grant: &Arc<Grant>,
+    steps: &[Step],
+    come: &impl Fn(OpId) -> Option<Held>,
+    changes: &mut Vec<Change>,
+) {
     let policy = map.grants.lens.policy;
     let held = map.grants.held(grant.id).cloned().unwrap_or_else(|| Held { grant: grant.clone(), change: None });
-    let taken = gone(steps, &|_| None);
-    let previous = taken.iter().min_by_key(|held| Rank::of(policy, &held.grant)).map(view::alone);
-    let current = view::current(&map.grants, &grant.holder);
+    let taken = gone(steps, come);
+    let current = view::current(&map.grants, &grant.holder).map(Box::new);
     let entry = view::alone(&held);
     match &grant.holder {
         Holder::Owner(..) => {
             changes.extend(taken.iter().map(|taken| end(map, taken, EndReason::Taken)));
-            changes.push(Change::Registered { entry, previous, current: current.map(Box::new) });
+            let previous = taken.iter().min_by_key(|held| Rank::of(policy, &held.grant)).map(view::alone);
+            changes.push(Change::Registered { entry, previous, current });
         }
         // Joining with another lease moves the membership there: nobody has left.
-        Holder::Member(..) if previous.is_some() => {
-            changes.push(Change::Updated { entry, previous, current: current.map(Box::new) });
-        }
+        Holder::Member(..) if !taken.is_empty() => changes.extend(taken.iter().map(|taken| Change::Updated {
+            entry: entry.clone(),
+            previous: Some(view::alone(taken)),
+            current: current.clone(),
+        })),
         Holder::Member(..) => {
-            let is_hidden = current.is_none();
             changes.push(Change::Joined { entry: entry.clone() });
-            if is_hidden && map.grants.get(grant.id).is_some() {
+            if current.is_none() && map.grants.get(grant.id).is_some() {
                 changes.push(Change::Hidden { entry });
             }
         }

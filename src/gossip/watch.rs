@@ -117,7 +117,7 @@ impl GossipRegistry {
                 Stage::Following(self.shared.present().0)
             }
             Some(Cursor::Context(cursor)) => Stage::Behind { cursor, until: Instant::now() + BEHIND_PATIENCE },
-            Some(Cursor::Local(run, next)) if self.shared.view().is_run(run) && self.keeps(next) => {
+            Some(Cursor::Local(run, next)) if self.shared.view().run() == run && self.keeps(next) => {
                 Stage::Following(next)
             }
             Some(Cursor::Local(..)) | None => Stage::Over,
@@ -133,10 +133,8 @@ impl GossipRegistry {
             Stage::Behind { cursor, .. } => {
                 let come = || self.shared.view().context().covers_all(cursor).then_some(());
                 until(&self.shared.advanced, deadline, come).await.ok_or_else(gone)?;
-                match self.shared.view().missed(cursor, 0) {
-                    Some(_) => Ok(stage),
-                    None => Err(gone()),
-                }
+                let is_kept = self.shared.view().missed(cursor, 0).is_some();
+                if is_kept { Ok(stage) } else { Err(gone()) }
             }
             _ => Ok(stage),
         }
@@ -190,9 +188,12 @@ impl GossipWatch {
 
     /// Tells some of what was missed.
     fn tell_missed(&mut self, told: Context) {
-        let shared = Arc::clone(&self.shared);
-        let core: &Core = &shared.view();
-        let Some(missed) = core.missed(&told, READ_LEN) else {
+        let (missed, next, position) = {
+            let core = self.shared.view();
+            let next = self.shared.feed.bounds().1;
+            (core.missed(&told, READ_LEN), next, core.position(next))
+        };
+        let Some(missed) = missed else {
             // The operations went while the reader took its time, or had gone before.
             return match self.changed {
                 true => self.overflow(),
@@ -200,13 +201,12 @@ impl GossipWatch {
             };
         };
         self.tell(missed.events.into_iter().map(Arc::new));
-        if !missed.all {
+        if missed.all {
+            self.stage = Stage::Following(next);
+            self.push(Told::Progress { quorum: None }, Some(position));
+        } else {
             self.stage = Stage::Missed(missed.told);
-            return;
         }
-        let next = shared.feed.bounds().1;
-        self.stage = Stage::Following(next);
-        self.push(Told::Progress { quorum: None }, Some(core.position(next)));
     }
 
     fn scan(&mut self, mut scan: Scan) {
