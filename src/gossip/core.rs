@@ -13,14 +13,12 @@ use crate::cluster::ApStatus;
 use crate::model::conflict::ConflictRecord;
 use crate::model::event::Event;
 use crate::model::ident::{NodeId, RecordId};
-use crate::model::lease::KeptAlive;
-use crate::model::outcome::Refusal;
 use crate::model::query::{Answer, Query};
 use crate::registry::Provenance;
 
 use super::context::{Context, OpId, Run};
 use super::hlc::Hlc;
-use super::keep_alive::Calls;
+use super::keep_alive::{Calls, KeptResults};
 use super::keeper::Keeper;
 use super::lens::Lens;
 use super::log::Log;
@@ -97,7 +95,7 @@ pub enum Effect {
     /// The keep-alives of a call that had to be passed on have come to their end.
     Kept {
         id: u64,
-        results: Vec<Result<KeptAlive, Refusal>>,
+        results: KeptResults,
     },
     /// A peer has answered a question.
     Told {

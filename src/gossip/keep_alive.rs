@@ -41,10 +41,13 @@ pub enum Word {
     Foreign,
 }
 
+/// What became of each lease of a call, in order.
+pub type KeptResults = Vec<Result<KeptAlive, Refusal>>;
+
 /// What came of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Keeping {
-    Done(Vec<Result<KeptAlive, Refusal>>),
+    Done(KeptResults),
     /// [`Effect::Kept`] with this id follows, in less than half a second.
     Pending(u64),
 }
@@ -192,15 +195,15 @@ impl Core {
             match word {
                 Word::Kept { ttl_ms, moved } => {
                     let kept = self.told_kept(&call.leases[at], ttl_ms, moved);
-                    call.settle(at, Ok(kept));
+                    call.settle(at, Slot::Done(Ok(kept)));
                 }
-                Word::Foreign => call.settle(at, Err(Refusal::LeaseForeign)),
+                Word::Foreign => call.settle(at, Slot::Done(Err(Refusal::LeaseForeign))),
                 Word::NotKept => {
                     *asked = asked.saturating_sub(1);
                     *denied = true;
                     // The end of a lease is known as soon as its operation is here.
                     if *asked == 0 && self.has_ended(&call.leases[at]) {
-                        call.settle(at, Err(Refusal::LeaseExpired));
+                        call.settle(at, Slot::Done(Err(Refusal::LeaseExpired)));
                     }
                 }
             }
@@ -220,8 +223,8 @@ impl Core {
             let mut call = self.calls.pending.remove(&id).expect("it was just there");
             for at in 0..call.slots.len() {
                 if call.slots[at].is_due(now.ms) {
-                    let result = self.conclude(&call, at, now);
-                    call.settle(at, result);
+                    let slot = self.conclude(&call, at, now);
+                    call.settle(at, slot);
                 }
             }
             self.put_back(id, call, effects);
@@ -233,23 +236,23 @@ impl Core {
     }
 
     /// The patience for a lease is at its end.
-    fn conclude(&mut self, call: &Call, at: usize, now: Now) -> Result<KeptAlive, Refusal> {
+    fn conclude(&mut self, call: &Call, at: usize, now: Now) -> Slot {
         let lease = &call.leases[at];
         // What was unknown when the call came may be known by now.
         match self.keep_here(lease, call.by.as_ref(), now) {
-            Word::Kept { ttl_ms, moved } => return Ok(self.told_kept(lease, ttl_ms, moved)),
-            Word::Foreign => return Err(Refusal::LeaseForeign),
+            Word::Kept { ttl_ms, moved } => return Slot::Done(Ok(self.told_kept(lease, ttl_ms, moved))),
+            Word::Foreign => return Slot::Done(Err(Refusal::LeaseForeign)),
             Word::NotKept => {}
         }
         let denied = matches!(call.slots[at], Slot::Waiting { denied: true, .. });
-        match self.terms(lease) {
+        Slot::Done(match self.terms(lease) {
             Some(terms) if !may_act(call.by.as_ref(), &terms) => Err(Refusal::LeaseForeign),
             // Its keeper lives and says that it keeps it no longer: an operation that tells more is on its way here.
             Some(_) if denied => Err(Refusal::LeaseUnknown),
             Some(terms) => Ok(self.adopt(lease, &terms, now)),
             None if self.has_ended(lease) => Err(Refusal::LeaseExpired),
             None => Err(Refusal::LeaseUnknown),
-        }
+        })
     }
 
     fn put_back(&mut self, id: u64, call: Call, effects: &mut Effects) {
@@ -277,19 +280,22 @@ impl Slot {
 }
 
 impl Call {
-    fn settle(&mut self, at: usize, result: Result<KeptAlive, Refusal>) {
+    fn settle(&mut self, at: usize, done: Slot) {
         if let Slot::Waiting { .. } = self.slots[at] {
             self.waiting -= 1;
         }
-        self.slots[at] = Slot::Done(result);
+        self.slots[at] = done;
     }
 
     /// Of a call that waits for nothing.
-    fn results(self) -> Vec<Result<KeptAlive, Refusal>> {
-        let result = |slot| match slot {
-            Slot::Done(result) => result,
-            Slot::Waiting { .. } => Err(Refusal::LeaseUnknown),
-        };
-        self.slots.into_iter().map(result).collect()
+    fn results(self) -> KeptResults {
+        let mut results = Vec::with_capacity(self.slots.len());
+        for slot in self.slots {
+            results.push(match slot {
+                Slot::Done(result) => result,
+                Slot::Waiting { .. } => unreachable!("it waits for nothing"),
+            });
+        }
+        results
     }
 }

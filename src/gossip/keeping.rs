@@ -4,22 +4,16 @@ use std::time::{Duration, Instant};
 
 use crate::model::command::Action;
 use crate::model::ident::LeaseId;
-use crate::model::lease::KeptAlive;
-use crate::model::outcome::Refusal;
 use crate::registry::{CommandFailure, KeepAlive, Reason, Reply};
 
-use super::keep_alive::Keeping;
+use super::keep_alive::{Keeping, KeptResults};
 use super::registry::{GossipRegistry, until};
 
 /// A lease that was created a moment ago, at another node, has this long to become known here.
 const LEASE_PATIENCE: Duration = Duration::from_millis(200);
 
 impl GossipRegistry {
-    pub(super) async fn keep(
-        &self,
-        keep: KeepAlive,
-        deadline: Instant,
-    ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
+    pub(super) async fn keep(&self, keep: KeepAlive, deadline: Instant) -> Result<Reply<KeptResults>, CommandFailure> {
         let (kept, stamp) = self.shared.with(|core, now, effects| {
             if !core.is_serving() {
                 return Err(CommandFailure::NotApplied(Reason::Starting));

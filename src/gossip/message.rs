@@ -44,7 +44,7 @@ pub enum Message {
     /// Asks for all that stands under the keys of a question, with the context.
     Ask { id: u64, query: Query },
     /// `upto`: keys after this one are left out; none: nothing is left out.
-    Told { id: u64, state: State, upto: Option<String> },
+    Told { id: u64, state: Box<State>, upto: Option<String> },
 }
 
 /// One answer to a pull.

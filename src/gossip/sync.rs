@@ -99,10 +99,10 @@ impl Core {
             Message::Kept { id, words } => self.on_kept(id, words, effects),
             Message::Ask { id, query } => {
                 let (state, upto) = ask::part(&self.map, &query);
-                effects.push(self.post(from, Message::Told { id, state, upto }));
+                effects.push(self.post(from, Message::Told { id, state: Box::new(state), upto }));
             }
             Message::Told { id, state, upto } => {
-                effects.push(Effect::Told { from, id, state: Box::new(state), upto });
+                effects.push(Effect::Told { from, id, state, upto });
             }
         }
     }
