@@ -1,4 +1,7 @@
-//! Where a watch goes on: a context, which is good on any node, or a place in one process's history if the context is too long.
+//! Where a watch goes on: a context, which is good on any node, or a place in one process's own history.
+//!
+//! A context says nothing of what its node hides, which is nobody else's matter: a reader that has been told of that, or may have to be,
+//! goes on at that process alone, and elsewhere reads the state anew. So does one whose context is too long.
 
 use std::sync::Arc;
 
@@ -34,14 +37,17 @@ impl Cursor {
     }
 }
 
-/// The position of a reader that has been told all of this context, and goes on at this number of this process's history.
+/// The position of a reader that has been told all of this context, at a node that hides nothing.
 pub fn position(context: &Context, run: Run, next: u64) -> Revision {
     match context.revision() {
-        Revision::Ap(text) if text.len() > POSITION_LEN_MAX => {
-            Revision::Ap(Arc::from(format!("{LOCAL}{}", OpId { run, number: next })))
-        }
+        Revision::Ap(text) if text.len() > POSITION_LEN_MAX => local(run, next),
         short => short,
     }
+}
+
+/// The position of a reader that goes on at this number of this process's history.
+pub fn local(run: Run, next: u64) -> Revision {
+    Revision::Ap(Arc::from(format!("{LOCAL}{}", OpId { run, number: next })))
 }
 
 #[cfg(test)]

@@ -148,6 +148,15 @@ impl Grants {
         &self.by_run
     }
 
+    /// Whether this node's view may hide something that another node's shows.
+    pub fn hides(&self) -> bool {
+        let has_grants = |node: &NodeId| {
+            let (first, last) = (Run { node: *node, bits: 0 }, Run { node: *node, bits: u64::MAX });
+            self.by_run.range(first..=last).next().is_some()
+        };
+        self.lens.hides_leases() || self.lens.hidden.iter().any(has_grants)
+    }
+
     /// Puts a grant up. Its id must not stand yet.
     pub fn insert(&mut self, held: Held) {
         let grant = Arc::clone(&held.grant);

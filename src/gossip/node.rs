@@ -22,7 +22,7 @@ use super::hlc::{Mark, MarkError};
 use super::membership::{Membership, ProbeTiming};
 use super::rank::Policy;
 use super::registry::GossipRegistry;
-use super::shell::{self, Order, Parts, Shared, Watching};
+use super::shell::{self, Order, Parts, Shared, WatchSettings};
 
 /// Operations kept for peers that lag: more than a side makes during a partition of minutes.
 const KEPT_OPERATIONS: usize = 200_000;
@@ -120,7 +120,7 @@ pub async fn start(config: GossipConfig, links: Links) -> Result<GossipNode, Sta
     };
     let began = config.clock.now();
     let core = Core::new(core, hlc, Now { ms: 0, wall_ms });
-    let watching = Watching { history: config.watch_history, progress_every: config.watch_progress };
+    let watching = WatchSettings { history: config.watch_history, progress_every: config.watch_progress };
     let parts = Parts { core, mark, membership, peers, clock: config.clock, began, links, watching };
     let (shared, orders, tasks) = shell::spawn(parts);
     let registry = Arc::new(GossipRegistry { shared: Arc::clone(&shared) });
@@ -180,6 +180,7 @@ impl GossipNode {
 
     fn end(&self) {
         self.shared.over.send_replace(true);
+        self.shared.disconnect();
         for task in &self.tasks {
             task.abort();
         }

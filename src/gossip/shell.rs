@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::cluster::PeerState;
 use crate::feed::Feed;
-use crate::model::event as model;
+use crate::model::event;
 use crate::model::ident::NodeId;
 use crate::net::clock::Clock;
 use crate::net::link::Link;
@@ -43,7 +43,7 @@ pub struct Shared {
     /// A peer has confirmed something, or was given up.
     pub confirmed: Notify,
     /// What watchers are told. Empty until somebody watches.
-    pub feed: Feed<model::Event>,
+    pub feed: Feed<event::Event>,
     /// How often a watcher is told its position, though nothing changes.
     pub progress_every: Duration,
     /// Whether the node has stopped.
@@ -196,6 +196,11 @@ impl Shared {
         }
     }
 
+    /// Ends the ways to all peers.
+    pub fn disconnect(&self) {
+        self.peers.write().expect("no panic while held").clear();
+    }
+
     fn open_lanes(self: &Arc<Self>, peer: NodeId, addr: &str, links: &Links) -> PeerShell {
         let pushable = Arc::new(Notify::new());
         let (alive, hears) = watch::channel(false);
@@ -269,11 +274,11 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub began: Instant,
     pub links: Links,
-    pub watching: Watching,
+    pub watching: WatchSettings,
 }
 
 /// How watches are served.
-pub struct Watching {
+pub struct WatchSettings {
     /// Events that are kept for readers, at most.
     pub history: usize,
     pub progress_every: Duration,

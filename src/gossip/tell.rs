@@ -87,7 +87,15 @@ impl Core {
 
     /// The position of a watcher that has been told all that is here, and goes on at this number of this process's history.
     pub fn position(&self, next: u64) -> Revision {
-        cursor::position(&self.map.context, self.config.run, next)
+        match self.hides() {
+            true => cursor::local(self.config.run, next),
+            false => cursor::position(&self.map.context, self.config.run, next),
+        }
+    }
+
+    /// Whether this node hides something. Then whoever comes from another node, where it may have been shown, has to look anew.
+    pub fn hides(&self) -> bool {
+        self.map.grants.hides()
     }
 
     /// The run of this process.
@@ -104,6 +112,7 @@ impl Core {
     pub fn missed(&self, told: &Context, len_max: usize) -> Option<Missed> {
         let (operations, all) = self.log.since(&self.map.context, told, len_max)?;
         let mut missed = Missed { events: Vec::new(), told: told.clone(), all };
+        let told_ended = operations.iter().flat_map(|logged| logged.operation.ends()).collect::<BTreeSet<_>>();
         for logged in operations {
             let Logged { operation, .. } = logged;
             missed.told.raise(operation.id().run, operation.id().number);
@@ -115,7 +124,17 @@ impl Core {
                 Some(Operation::Add(grant)) => Some(Held { grant: grant.clone(), change: None }),
                 _ => None,
             };
-            let changes = of_operation(&self.map, operation, logged.steps(), come);
+            let mut changes = of_operation(&self.map, operation, logged.steps(), come);
+            changes.extend(shown_by_vouches(&self.map, operation));
+            // What ended it may have been told before, where this had not come yet.
+            if let Operation::Add(grant) = operation
+                && self.map.grants.get(grant.id).is_none()
+                && !told_ended.contains(&grant.id)
+                && !logged.steps().contains(&Step::Stillborn)
+            {
+                let held = Held { grant: grant.clone(), change: None };
+                changes.push(end(&self.map, &held, reason_of(&self.map, &held)));
+            }
             if !changes.is_empty() {
                 missed.events.push(Event { revision: view::revision(operation.stamp()), changes });
             }
@@ -173,6 +192,19 @@ fn of_operation(map: &Map, operation: &Operation, steps: &[Step], come: impl Fn(
     let seen = seen(map, steps, &changes);
     changes.extend(seen);
     changes
+}
+
+/// What a lease's vouches let this node show, told later: whoever was told of a grant elsewhere, before the vouch for its lease had come
+/// there, was told that it is hidden.
+fn shown_by_vouches(map: &Map, operation: &Operation) -> Vec<Change> {
+    let leases = match operation {
+        Operation::Vouch(vouch) => vec![&vouch.lease],
+        Operation::Drop { why: DropReason::Moved(newer), .. } => newer.iter().map(|vouch| &vouch.lease).collect(),
+        _ => Vec::new(),
+    };
+    let holders = leases.into_iter().flat_map(|lease| map.grants.bound_to(lease)).map(|grant| &grant.holder);
+    let shown = holders.filter_map(|holder| view::current(&map.grants, holder));
+    shown.map(|entry| Change::Shown { entry }).collect()
 }
 
 /// What a state, or a change of this node's view, has changed.

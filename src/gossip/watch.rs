@@ -11,13 +11,13 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::model::event::{Event, Filter};
+use crate::model::event::{Change, Event, Filter};
 use crate::model::ident::Revision;
 use crate::registry::{Position, Reason, Told, Watch, WatchFailure, WatchMessage, Watching};
 
-use super::context::Context;
+use super::context::{Context, Run};
 use super::core::Core;
-use super::cursor::Cursor;
+use super::cursor::{self, Cursor};
 use super::registry::{GossipRegistry, until};
 use super::scan::Scan;
 use super::shell::Shared;
@@ -35,6 +35,8 @@ const PAGE_LEN: usize = 500;
 /// One watcher of one node.
 pub struct GossipWatch {
     shared: Arc<Shared>,
+    /// The run of this process.
+    run: Run,
     filter: Filter,
     stage: Stage,
     /// Told next, in this order.
@@ -90,8 +92,10 @@ impl GossipRegistry {
             Position::After(revision) => self.after(revision, deadline).await?,
             Position::Resume(revision) => self.resume(revision),
         };
+        let run = self.shared.view().run();
         let mut reader = GossipWatch {
             shared: Arc::clone(&self.shared),
+            run,
             filter: watch.filter,
             stage,
             pending: VecDeque::new(),
@@ -116,6 +120,7 @@ impl GossipRegistry {
                 drop(cursor);
                 Stage::Following(self.shared.present().0)
             }
+            Some(Cursor::Context(_)) if self.shared.view().hides() => Stage::Over,
             Some(Cursor::Context(cursor)) => Stage::Behind { cursor, until: Instant::now() + BEHIND_PATIENCE },
             Some(Cursor::Local(run, next)) if self.shared.view().run() == run && self.keeps(next) => {
                 Stage::Following(next)
@@ -177,12 +182,13 @@ impl GossipWatch {
         self.push(Told::Overflow, None);
     }
 
-    fn tell(&mut self, events: impl Iterator<Item = impl AsRef<Event>>) {
-        for event in events {
-            if let Some(event) = self.filter.apply(event.as_ref()) {
-                self.push(Told::Change(event), None);
-                self.changed = true;
-            }
+    fn tell(&mut self, event: &Event, position: Option<Revision>) {
+        if let Some(event) = self.filter.apply(event) {
+            // What is hidden here is no matter of the last position: from here on the reader goes on at this node alone.
+            let of_view = |change: &Change| matches!(change, Change::Hidden { .. } | Change::Shown { .. });
+            let position = position.filter(|_| event.changes.iter().any(of_view));
+            self.push(Told::Change(event), position);
+            self.changed = true;
         }
     }
 
@@ -191,7 +197,9 @@ impl GossipWatch {
         let (missed, next, position) = {
             let core = self.shared.view();
             let next = self.shared.feed.bounds().1;
-            (core.missed(&told, READ_LEN), next, core.position(next))
+            // It may have begun to hide something while the reader waited or read.
+            let missed = if core.hides() { None } else { core.missed(&told, READ_LEN) };
+            (missed, next, core.position(next))
         };
         let Some(missed) = missed else {
             // The operations went while the reader took its time, or had gone before.
@@ -200,7 +208,7 @@ impl GossipWatch {
                 false => self.resync(),
             };
         };
-        self.tell(missed.events.into_iter().map(Arc::new));
+        missed.events.iter().for_each(|event| self.tell(event, None));
         if missed.all {
             self.stage = Stage::Following(next);
             self.push(Told::Progress { quorum: None }, Some(position));
@@ -237,9 +245,12 @@ impl GossipWatch {
             self.overflow();
             return None;
         };
+        let run = self.run;
+        for (event, after) in events.iter().zip(next + 1..) {
+            self.tell(event, Some(cursor::local(run, after)));
+        }
         let next = next + events.len() as u64;
         self.stage = Stage::Following(next);
-        self.tell(events.iter());
         if let Some((_, position)) = self.goal.take_if(|(end, _)| *end <= next) {
             self.push(Told::Progress { quorum: None }, Some(position));
         }
