@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod compare;
+mod credential;
 pub mod dev;
 mod registry;
 mod render;
@@ -36,11 +37,14 @@ enum Command {
     /// Runs real systems through the same partitions and shows what each promised and kept
     Compare(compare::CompareArgs),
     /// Runs one node
-    Serve(crate::node::config::ServeArgs),
+    Serve(Box<crate::node::config::ServeArgs>),
     /// Runs a local cluster to play with; its links can be cut
     Dev(dev::DevArgs),
     #[command(flatten)]
     Registry(registry::RegistryCommand),
+    /// Makes what callers show to a server that asks for credentials
+    #[command(subcommand)]
+    Credential(credential::CredentialCommand),
     /// Tells whether recorded histories are linearizable
     Check(check::CheckArgs),
 }
@@ -57,9 +61,10 @@ pub fn main() -> Exit {
     };
     start_logging();
     let done = match cli.command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Dev(args) => dev::run(args),
         Command::Registry(command) => registry::run(command),
+        Command::Credential(command) => Ok(credential::run(command)),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Compare(args) => compare::run(args),
     };

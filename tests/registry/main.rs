@@ -1,7 +1,11 @@
 //! The registry in one process: its model, its protocols, its links.
 
+#[path = "../server/certificates.rs"]
+mod certificates;
 mod gossip;
+mod locked_links;
 mod net;
+mod post;
 mod raft_cluster;
 mod raft_members;
 mod raft_pinned;
