@@ -2,6 +2,7 @@
 
 mod certificates;
 mod cli;
+mod client;
 mod deploy;
 mod durability;
 mod http;

@@ -11,5 +11,5 @@ mod raw;
 mod round_trip;
 mod scripts;
 mod stream;
-mod support;
+pub mod support;
 mod watch;
