@@ -91,6 +91,10 @@ pub enum Flaw {
     LocalReads,
     /// `cp` acknowledges a write before it is replicated.
     AckEarly,
+    /// `cp` answers keep-alives by the leader's own timers, whether or not it still leads.
+    KeepAliveAlone,
+    /// `cp` ends leases in half their time.
+    EarlyExpiry,
     /// `ap` never withdraws the loser of a conflict.
     NeverResolve,
     /// `ap` takes over a peer's state without regard to what it has seen removed.

@@ -193,6 +193,8 @@ fn raft_config(config: &Config, members: &BTreeMap<NodeId, String>) -> RaftConfi
     raft.flaws = raft::Flaws {
         local_reads: config.flaws.contains(&Flaw::LocalReads),
         ack_before_replication: config.flaws.contains(&Flaw::AckEarly),
+        keep_alive_without_round: config.flaws.contains(&Flaw::KeepAliveAlone),
+        early_expiry: config.flaws.contains(&Flaw::EarlyExpiry),
     };
     raft
 }

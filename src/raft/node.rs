@@ -16,7 +16,10 @@ use super::contact::Contacts;
 use super::durable::{Fdatasync, Owner, StartError};
 use super::flaws::{Flaws, Speculation};
 use super::forward::{self, Forwarder};
+use super::keep_alive::{Keeper, passing_on};
 use super::leadership::Leadership;
+use super::lease_clock::LeaseClock;
+use super::leases::Leases;
 use super::log_io::Fatal;
 use super::log_store::{Closed, LogStore, MIRROR_BYTES_MAX};
 use super::network::NetworkFactory;
@@ -146,7 +149,9 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let raft_config = openraft_config(&config, links.identity().cluster.clone(), pristine)?;
     let contacts = Arc::new(Contacts::new(config.clock.clone()));
     let network = NetworkFactory::new(links.clone(), contacts.clone(), config.timing.election_max);
-    let (machine, view) = StateMachine::new(snapshots, Some(log.durable()), config.events_kept);
+    let lease_clock = Arc::new(LeaseClock::default());
+    let durable = Some(log.durable());
+    let (machine, view) = StateMachine::new(snapshots, durable, config.events_kept, lease_clock.clone());
     let damaged = |e: &dyn std::fmt::Display| StartError::Damaged { path: config.data_dir.clone(), why: e.to_string() };
     let raft =
         Raft::new(config.node, Arc::new(raft_config), network, log.clone(), machine).await.map_err(|e| match e {
@@ -157,19 +162,32 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let leadership = Arc::new(Leadership::new(config.node, &raft, contacts.clone(), config.timing));
     let addresses = leadership.clone();
     let forwarder = Forwarder::new(links, contacts.clone(), move |node| addresses.address(node));
-    let reads = Reads::new(Sources {
+    let reads = Arc::new(Reads::new(Sources {
         raft: raft.clone(),
         leadership: leadership.clone(),
         forwarder: forwarder.clone(),
         view: view.clone(),
         timing: config.timing,
+    }));
+    let keeper = Arc::new(Keeper {
+        raft: raft.clone(),
+        view: view.clone(),
+        reads: reads.clone(),
+        clock: lease_clock.clone(),
+        leadership: leadership.clone(),
+        flaws: config.flaws,
     });
+    let leases =
+        Leases { raft: raft.clone(), view: view.clone(), clock: lease_clock, hasty: config.flaws.early_expiry };
     let registry = Arc::new(RaftRegistry {
         node: config.node,
         raft: raft.clone(),
         view,
         log,
         leadership,
+        keeping: keeper.gather(),
+        passing_on: passing_on(forwarder.clone()),
+        keeper,
         forwarder,
         reads,
         clock: config.clock.clone(),
@@ -189,12 +207,13 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let server = RpcServer { raft: raft.clone(), contacts: contacts.clone(), guarded_until };
     let mut tasks = incoming.map(|links| tokio::spawn(server.clone().serve(links)).abort_handle()).to_vec();
     let answering = registry.clone();
-    let answer = move |ask| {
+    let answer = move |ask, deadline| {
         let registry = answering.clone();
-        async move { registry.answer_peer(ask).await }
+        async move { registry.answer_peer(ask, deadline).await }
     };
     tasks.push(tokio::spawn(forward::serve(forwarded, contacts, answer)).abort_handle());
     tasks.push(tokio::spawn(watch_over(raft.clone(), config.fatal.clone())).abort_handle());
+    tasks.push(tokio::spawn(leases.run()).abort_handle());
     tasks.push(tokio::spawn(registry.clone().finish_changes()).abort_handle());
     if let Some(until) = guarded_until {
         let raft = raft.clone();

@@ -1,8 +1,10 @@
 //! The registry in one process: its model, its protocols, its links.
 
 mod gossip;
+mod lease_time;
 mod net;
 mod raft_cluster;
+mod raft_leases;
 mod raft_members;
 mod raft_pinned;
 mod raft_storage;
