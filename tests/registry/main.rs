@@ -3,6 +3,7 @@
 mod gossip;
 mod lease_time;
 mod net;
+mod post;
 mod raft_cluster;
 mod raft_leases;
 mod raft_members;
