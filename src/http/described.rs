@@ -126,6 +126,8 @@ pub struct PrefixParam {
 /// What any route may say: the door does.
 const ANY: &[Code] =
     &[Code::Malformed, Code::Unauthorized, Code::Forbidden, Code::ForeignOrigin, Code::Overloaded, Code::Internal];
+/// What a route of a mode says of any other: there are two.
+const MODE: &[Code] = &[Code::NoSuchRoute];
 /// What a route that takes a body may say of it.
 const BODY: &[Code] = &[Code::BodyLate, Code::TooLarge, Code::WrongShape];
 /// Why a registry may have no outcome or answer.
@@ -150,18 +152,18 @@ macro_rules! problems {
 }
 
 problems! {
-    RegisterProblems = true, [ANY, BODY, FAILURES, LEASE, &[Code::NameTaken, Code::TokenStale, Code::RevisionStale, Code::NameExists]];
-    JoinProblems = true, [ANY, BODY, FAILURES, LEASE];
-    EndProblems = true, [ANY, FAILURES, &[Code::NotFound, Code::TokenStale]];
-    EntryProblems = false, [ANY, FAILURES, &[Code::NotFound, Code::TokenStale]];
-    ListProblems = false, [ANY, FAILURES];
-    BatchProblems = true, [ANY, BODY, FAILURES];
-    CreateLeaseProblems = true, [ANY, BODY, FAILURES, LEASE, &[Code::LeaseTaken, Code::LeaseForeign]];
-    RevokeLeaseProblems = true, [ANY, FAILURES, LEASE, &[Code::LeaseForeign]];
-    KeepAliveProblems = true, [ANY, BODY, FAILURES, LEASE, &[Code::LeaseForeign]];
-    KeepAliveEachProblems = true, [ANY, BODY, FAILURES];
-    LeaseProblems = false, [ANY, FAILURES, LEASE, &[Code::LeaseForeign]];
-    WatchProblems = false, [ANY, FAILURES, &[Code::RevisionCompacted]];
+    RegisterProblems = true, [ANY, MODE, BODY, FAILURES, LEASE, &[Code::NameTaken, Code::TokenStale, Code::RevisionStale, Code::NameExists]];
+    JoinProblems = true, [ANY, MODE, BODY, FAILURES, LEASE];
+    EndProblems = true, [ANY, MODE, FAILURES, &[Code::NotFound, Code::TokenStale]];
+    EntryProblems = false, [ANY, MODE, FAILURES, &[Code::NotFound, Code::TokenStale]];
+    ListProblems = false, [ANY, MODE, FAILURES];
+    BatchProblems = true, [ANY, MODE, BODY, FAILURES];
+    CreateLeaseProblems = true, [ANY, MODE, BODY, FAILURES, LEASE, &[Code::LeaseTaken, Code::LeaseForeign]];
+    RevokeLeaseProblems = true, [ANY, MODE, FAILURES, LEASE, &[Code::LeaseForeign]];
+    KeepAliveProblems = true, [ANY, MODE, BODY, FAILURES, LEASE, &[Code::LeaseForeign]];
+    KeepAliveEachProblems = true, [ANY, MODE, BODY, FAILURES];
+    LeaseProblems = false, [ANY, MODE, FAILURES, LEASE, &[Code::LeaseForeign]];
+    WatchProblems = false, [ANY, MODE, FAILURES, &[Code::RevisionCompacted]];
     /// Of routes that are about the node that answers.
     NodeProblems = false, [ANY];
     ReadyProblems = false, [ANY, NODE];

@@ -3,7 +3,7 @@
 //! A request passes [`door`] (origins, how many at once), which notes its [`caller`], is routed on its path as it was sent, and
 //! becomes a command or a query in [`names`], [`groups`], [`leases`] or [`batch`]; [`params`], [`levels`] and [`conditions`] read
 //! what is asked of the call, [`body`] what it carries, [`mount`] hands it to the registry with its deadline, and [`reply`] turns
-//! what came of it into an answer by the table in `wire::status`, with [`visible`] taking out what the caller may not see.
+//! what came of it into an answer by the table in `wire::status`, with [`rights`] saying what the caller may do and see and [`pieces`] making lists of that.
 //! [`watch`] answers with a stream, of which [`streams`] allows so many. [`cluster`] and [`health`] serve the rest, [`openapi`]
 //! describes it all, with what [`described`] has for many routes; [`mod@serve`] serves the connections, with [`patience`] for readers.
 
@@ -23,10 +23,11 @@ mod names;
 mod openapi;
 mod params;
 mod patience;
+mod pieces;
 mod reply;
+mod rights;
 mod serve;
 mod streams;
-mod visible;
 mod watch;
 
 use std::sync::Arc;

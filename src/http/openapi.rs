@@ -3,7 +3,7 @@
 use axum::body::Bytes;
 use utoipa::ToSchema;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn, PathItem, Paths};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem, Paths};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, Required};
 
@@ -61,7 +61,9 @@ impl Document {
                 "`ap` and `stale`: since when this node has not heard from everyone, resp. from the leader.",
                 answers,
             );
-            item.parameters.get_or_insert_default().push(RefOr::T(mode()));
+            for operation in operations(&mut item) {
+                operation.parameters.get_or_insert_default().insert(0, RefOr::T(mode()));
+            }
             prefixed.paths.insert(format!("/v1/{{mode}}{path}"), item);
         }
         self.add(schemas, prefixed);
@@ -69,15 +71,18 @@ impl Document {
 
     /// The document's text.
     pub fn finish(self) -> Bytes {
-        let text = self.0.to_json().expect("the description is made of plain data");
-        Bytes::from(text)
+        let text = self.0.to_pretty_json().expect("the description is made of plain data");
+        Bytes::from(text + "\n")
     }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten()
 }
 
 /// Adds a header to the responses of certain statuses.
 fn head_all(item: &mut PathItem, name: &str, description: &str, has_it: impl Fn(&str) -> bool) {
-    let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
-    for operation in methods.into_iter().flatten() {
+    for operation in operations(item) {
         for (status, response) in &mut operation.responses.responses {
             if let (RefOr::T(response), true) = (response, has_it(status)) {
                 let schema = ObjectBuilder::new().schema_type(Type::String);

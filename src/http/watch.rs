@@ -19,7 +19,7 @@ use super::mount::Mount;
 use super::params::Params;
 use super::reply::{Rejection, event_stream};
 use super::streams::StreamSeat;
-use super::{levels, visible};
+use super::{levels, rights};
 use crate::model::event::{Filter, Told};
 use crate::model::ident::{IdentError, Mode, Revision};
 use crate::registry::{Position, Watch, Watching};
@@ -174,7 +174,7 @@ impl Stream {
             if message.told == Told::Overflow {
                 self.stage = Stage::Over;
             }
-            if let Some(message) = visible::message(message, &self.caller) {
+            if let Some(message) = rights::message(message, &self.caller) {
                 return Some(Bytes::from(event::message(&message)));
             }
         }

@@ -22,7 +22,7 @@ use crate::model::outcome::{Ended, Outcome};
 pub struct BatchBody<'a> {
     /// 1 to 1,000 commands, applied in this order. A refused one stops none of the others; a malformed one refuses them all.
     #[serde(borrow)]
-    #[schema(value_type = Vec<CommandBody<'a>>)]
+    #[schema(value_type = Vec<CommandBody<'a>>, min_items = 1, max_items = 1_000)]
     pub commands: Vec<&'a RawValue>,
 }
 

@@ -76,6 +76,7 @@ pub struct LeaseStatusBody {
 pub struct KeepAliveBody {
     /// Ids of conflict records that the owner has seen, so that they are not told again. At most 1,000.
     #[serde(default)]
+    #[schema(max_items = 1_000)]
     pub seen: Vec<String>,
 }
 
@@ -84,9 +85,11 @@ pub struct KeepAliveBody {
 #[serde(deny_unknown_fields)]
 pub struct KeepAliveEachBody {
     /// 1 to 1,000 ids of leases.
+    #[schema(min_items = 1, max_items = 1_000)]
     pub leases: Vec<String>,
     /// Ids of conflict records that their owners have seen. At most 1,000.
     #[serde(default)]
+    #[schema(max_items = 1_000)]
     pub seen: Vec<String>,
 }
 

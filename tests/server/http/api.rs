@@ -1,5 +1,6 @@
 //! What does not fit a script: sizes, odd bytes, the description of the API, the guide's table.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use quorate::client::call::{CallOptions, Caller, Cause, CommandError};
@@ -226,12 +227,44 @@ async fn every_route_is_described_with_the_parameters_that_it_takes() {
     assert_eq!(routes, expected);
 }
 
+#[tokio::test]
+async fn every_answer_is_described_by_its_own_status() {
+    let server = Server::start(reference()).await;
+    let described = raw::send(server.addr, "GET", "/openapi.json", &[], b"").await;
+    assert_eq!(described.header("content-type"), Some("application/json"));
+    let document = described.json();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(!responses.contains_key("default"), "{method} {path}");
+            for status in ["400", "401", "403", "429", "500"] {
+                assert!(responses.contains_key(status), "{method} {path} {status}");
+            }
+            let has_body = operation.get("requestBody").is_some();
+            assert_eq!(has_body, responses.contains_key("422"), "{method} {path}");
+            for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "300") {
+                let content = response["content"].as_object().unwrap();
+                assert!(content.contains_key("application/problem+json"), "{method} {path} {status}");
+            }
+        }
+    }
+    same_as_golden("openapi.json", &described.body);
+}
+
 #[test]
 fn the_guides_table_is_the_one_in_force() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/status.txt");
     let printed = status::printed();
+    same_as_golden("status.txt", &printed);
+    let guide = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+    assert!(guide.contains(&printed), "README.md prints another table of statuses");
+}
+
+fn same_as_golden(file: &str, printed: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     if std::env::var_os("UPDATE_GOLDENFILES").is_some_and(|set| set == "1") {
-        std::fs::write(path, &printed).unwrap();
+        std::fs::write(&path, printed).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(path).unwrap(), printed, "UPDATE_GOLDENFILES=1 writes it anew");
+    let golden = std::fs::read_to_string(&path).unwrap();
+    assert!(golden == printed, "{file} is another one; UPDATE_GOLDENFILES=1 writes it anew");
 }

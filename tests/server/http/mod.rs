@@ -6,6 +6,7 @@ mod batch;
 mod deadlines;
 mod leases;
 mod raw;
+mod rights;
 mod round_trip;
 mod scripts;
 mod stream;
