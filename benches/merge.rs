@@ -29,6 +29,7 @@ fn add(node: u64, number: u64) -> Operation {
             format!("service/{node}/{:08}", number * 7_919 % ENTRIES).parse().unwrap(),
             format!("10.0.0.{node}:{number}").parse().unwrap(),
         ),
+        lease: None,
         meta: Meta::empty(),
         since: UnixMillis(number),
         takes: Vec::new(),
@@ -140,7 +141,7 @@ fn commands(c: &mut Criterion) {
             b.iter(|| {
                 number = (number + 7_919) % names;
                 let Action::Register { name, .. } = register(number) else { unreachable!() };
-                black_box(core.query(&Query::Whereis { name, token: None }))
+                black_box(core.query(&Query::Whereis { name, token: None }, now))
             });
         });
     }

@@ -8,11 +8,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::conflict::ConflictRecord;
 use crate::model::ident::{NodeId, RecordId};
+use crate::registry::{CommandCall, CommandFailure, Reason};
 
 /// What a node knows of its cluster, beside the two registries.
 #[async_trait]
 pub trait Cluster: Send + Sync + 'static {
     fn status(&self) -> ClusterStatus;
+
+    /// Changes who is in the cluster, or who leads it. Any node does so for all; every change may be asked for again without harm.
+    async fn change(
+        &self,
+        change: Change,
+        call: &CommandCall,
+    ) -> Result<Result<Changed, ChangeRefusal>, CommandFailure>;
+
+    /// Has this node write its `cp` table to disk now, so that its log can be cut; the index of the last log entry in it.
+    async fn take_snapshot(&self, deadline: Instant) -> Result<u64, Reason>;
 
     /// Every conflict record that this node knows and that is not acknowledged for good, oldest first, after the given id.
     fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord>;
@@ -25,6 +36,57 @@ pub trait Cluster: Send + Sync + 'static {
     fn set_faults(&self, faults: Faults) -> bool;
     /// Asks every peer for a sign of life, over TCP and UDP, through the faults in force. Ends by the deadline.
     async fn probe(&self, deadline: Instant) -> BTreeMap<NodeId, Probe>;
+}
+
+/// A change of the cluster. It is agreed upon by a majority, as commands of `cp` are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Takes a new node in, as a learner: it gets the log, and does not vote.
+    Add { node: NodeId, peer: String },
+    /// Gives a learner that has caught up a vote.
+    Promote { node: NodeId },
+    /// Removes a node for good: its id never returns.
+    Remove { node: NodeId },
+    /// Has this node lead; whichever is best prepared, unless one is named.
+    Lead { node: Option<NodeId> },
+}
+
+/// What a change has led to. Each is true as of a moment after the call began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Changed {
+    /// The node is a member of this role. `now`: it has become so by this very call.
+    Member {
+        node: NodeId,
+        peer: String,
+        role: Role,
+        now: bool,
+    },
+    Removed {
+        node: NodeId,
+        now: bool,
+    },
+    Leads {
+        node: NodeId,
+    },
+}
+
+/// Why a change was not made. Nothing has happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeRefusal {
+    /// There is no node of that id, and never was.
+    Unknown { node: NodeId },
+    /// The node was removed, which is final.
+    Removed { node: NodeId },
+    /// The id or the address is another node's.
+    Exists { node: NodeId, peer: String },
+    /// The learner still lacks so many entries of the log, or is out of reach.
+    Behind { node: NodeId, entries: u64 },
+    /// Too few of the voters that there would be are in reach: the cluster could not decide anything any more.
+    QuorumAtRisk { voters: usize, in_reach: usize },
+    /// No voter, out of reach, or behind. None: no other node could lead.
+    CannotLead { node: Option<NodeId> },
+    /// Another change is being made.
+    UnderWay,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("wire", &["model"]),
     ("registry", &["model"]),
-    ("cluster", &["model"]),
+    ("cluster", &["model", "registry"]),
     ("feed", &["model"]),
     ("net", &["model"]),
     ("referee", &["model"]),

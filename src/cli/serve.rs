@@ -6,7 +6,7 @@ use super::Exit;
 use crate::node::config::{Config, ServeArgs};
 use crate::node::node::Node;
 
-/// Runs a node until SIGINT or SIGTERM.
+/// Runs a node until SIGINT or SIGTERM, or until it was removed from its cluster.
 pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let config = match Config::try_from(args) {
         Ok(config) => config,
@@ -20,12 +20,16 @@ pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
         let exit_with_stdin = config.exit_with_stdin;
         let node = Node::start(config).await?;
         println!("{}", node.greeting());
-        tokio::select! {
-            () = stop_signal() => {}
-            () = stdin_ended(), if exit_with_stdin => {}
-        }
+        let removed = tokio::select! {
+            () = stop_signal() => None,
+            () = stdin_ended(), if exit_with_stdin => None,
+            why = node.removed() => Some(why),
+        };
         node.stop().await;
-        Ok(Exit::Yes)
+        match removed {
+            None => Ok(Exit::Yes),
+            Some(why) => Err(anyhow::anyhow!(why)),
+        }
     });
     // A thread that still reads standard input would be waited for otherwise.
     runtime.shutdown_background();

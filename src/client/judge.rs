@@ -108,6 +108,13 @@ fn cause(mode: Mode, problem: Problem) -> Cause {
         | Code::LeaseExpired
         | Code::LeaseTaken
         | Code::LeaseForeign
+        | Code::NodeUnknown
+        | Code::NodeRemoved
+        | Code::NodeExists
+        | Code::NodeBehind
+        | Code::QuorumAtRisk
+        | Code::CannotLead
+        | Code::ChangeUnderWay
         | Code::RevisionCompacted => {
             return Cause::Rejected { code: problem.code, detail: problem.detail.unwrap_or_default() };
         }

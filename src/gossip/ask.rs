@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::model::entry::Holder;
 use crate::model::query::{Answer, Page, Query};
 
-use super::grants::{Held, Lens, Slot};
+use super::grants::{Held, Slot};
 use super::map::{Map, State};
 use super::view;
 
@@ -57,17 +57,23 @@ where
     (map.state_of(found.into_iter()), upto)
 }
 
-/// What several nodes know together, resolved as this node looks at it.
-pub fn together(lens: &Lens, query: &Query, parts: Vec<Part>) -> Answer {
+/// What several nodes know together, resolved as this node, whose map it is, looks at it.
+pub fn together(here: &Map, query: &Query, parts: Vec<Part>) -> Answer {
     // Where one node left off, the others' later keys would look removed there.
     let upto = parts.iter().filter_map(|(_, upto)| upto.clone()).min();
-    let mut map = Map::new(lens.clone());
+    let mut map = here.unfilled();
+    let mut vouches = Vec::new();
     for (mut state, _) in parts {
+        // A part names the leases of its own grants alone: that it is silent of another's says nothing. Which vouches stand, this node
+        // knows best, and of those that have not come here whoever has them.
+        let named = std::mem::take(&mut state.vouches).into_iter().chain(std::mem::take(&mut state.early_vouches));
+        vouches.extend(named.filter(|vouch| !here.context.covers(vouch.id) || here.vouches.get(vouch.id).is_some()));
         if let Some(upto) = &upto {
             state.fresh.retain(|(grant, _)| key(query, &grant.holder) <= upto.as_str());
         }
         map.merge(state);
     }
+    vouches.into_iter().for_each(|vouch| map.put_up_vouch(vouch));
     let mut answer = view::query(&map.grants, query);
     match &mut answer {
         Answer::Entries { next, .. } | Answer::Groups { next, .. } if next.is_none() => *next = upto,

@@ -41,12 +41,12 @@ impl From<Refusal> for Executed {
 /// What stands under a name, as far as the checks of a registration need it.
 struct Standing {
     entry: Entry,
-    owner_is_caller: bool,
+    /// The grant that this owner holds with this lease.
+    callers: Option<OpId>,
     token_fits: bool,
     token_superseded: bool,
     /// The grants that count, with the holder's hidden ones.
     grants: Vec<OpId>,
-    best: OpId,
 }
 
 impl Core {
@@ -64,7 +64,10 @@ impl Core {
                     None => self.end_nothing(token.as_ref(), now),
                 }
             }
-            Action::CreateLease { .. } | Action::RevokeLease { .. } => Refusal::LeaseUnknown.into(),
+            Action::CreateLease { lease, ttl_ms, credential } => {
+                self.create_lease(lease.as_ref(), *ttl_ms, credential.as_ref(), now)
+            }
+            Action::RevokeLease { lease, by } => self.revoke_lease(lease, by.as_ref(), now),
             Action::Join { group, member, meta, lease } => {
                 let holder = Holder::Member(group.clone(), member.clone());
                 self.join(holder, meta, lease.as_ref(), now).unwrap_or_else(Executed::from)
@@ -107,14 +110,14 @@ impl Core {
         condition: &Condition,
         now: Now,
     ) -> Result<Executed, Refused> {
-        lease_lives(lease)?;
+        self.lease_lives(lease)?;
         let holder = Holder::Owner(name.clone(), owner.clone());
-        let standing = self.standing(&holder, condition);
+        let standing = self.standing(&holder, lease, condition);
         if let (Condition::Absent, Some(standing)) = (condition, &standing) {
             return Err(Box::new(Refusal::NameExists { current: standing.entry.clone() }));
         }
         if let Some(standing) = &standing
-            && standing.owner_is_caller
+            && let Some(callers) = standing.callers
             && *condition != Condition::Takeover
         {
             // A retry after an unknown outcome has to find its own grant before any condition is held against it.
@@ -126,7 +129,7 @@ impl Core {
                 Condition::Unchanged(revision) if *revision != entry.revision => {
                     return Err(Box::new(Refusal::RevisionStale { current: Some(entry) }));
                 }
-                _ => return Ok(self.keep(&holder, standing.best, meta, now)),
+                _ => return Ok(self.keep(&holder, callers, meta, now)),
             }
         }
         let current = standing.as_ref().map(|standing| standing.entry.clone());
@@ -147,19 +150,30 @@ impl Core {
             Condition::Takeover => self.all_of(&holder),
             _ => standing.map(|standing| standing.grants).unwrap_or_default(),
         };
-        Ok(self.grant(holder, meta, takes, now))
+        Ok(self.grant(holder, lease, meta, takes, now))
     }
 
     fn join(&mut self, holder: Holder, meta: &Meta, lease: Option<&LeaseId>, now: Now) -> Result<Executed, Refused> {
-        lease_lives(lease)?;
-        let best = self.shown(&holder).map(|shown| shown.best.grant.id);
-        Ok(match best {
-            Some(best) => self.keep(&holder, best, meta, now),
-            None => self.grant(holder, meta, Vec::new(), now),
+        self.lease_lives(lease)?;
+        let siblings = self.shown(&holder).map(|shown| shown.siblings).unwrap_or_default();
+        let callers = siblings.iter().find(|held| held.grant.lease.as_ref() == lease).map(|held| held.grant.id);
+        // Joining anew with another lease moves the membership to that one.
+        let takes = siblings.iter().map(|held| held.grant.id).collect();
+        Ok(match callers {
+            Some(callers) => self.keep(&holder, callers, meta, now),
+            None => self.grant(holder, lease, meta, takes, now),
         })
     }
 
-    fn standing(&self, holder: &Holder, condition: &Condition) -> Option<Standing> {
+    /// Nothing is bound to a lease that does not live here.
+    fn lease_lives(&self, lease: Option<&LeaseId>) -> Result<(), Refused> {
+        match lease.and_then(|lease| self.lease_refusal(lease)) {
+            None => Ok(()),
+            Some(refusal) => Err(Box::new(refusal)),
+        }
+    }
+
+    fn standing(&self, holder: &Holder, lease: Option<&LeaseId>, condition: &Condition) -> Option<Standing> {
         let slot = self.map.grants.slot(holder)?;
         let lens = &self.map.grants.lens;
         let shown = Shown::of(slot, lens)?;
@@ -167,9 +181,10 @@ impl Core {
             Condition::Token(Token::Ap(token)) => Some(token),
             _ => None,
         };
+        let mut callers = shown.siblings.iter().filter(|held| held.grant.holder == *holder);
         Some(Standing {
             entry: shown.entry(),
-            owner_is_caller: shown.best.grant.holder == *holder,
+            callers: callers.find(|held| held.grant.lease.as_ref() == lease).map(|held| held.grant.id),
             token_fits: token.is_some_and(|token| shown.has(token)),
             token_superseded: token.is_some_and(|token| shown.superseded(token)),
             grants: slot
@@ -178,26 +193,27 @@ impl Core {
                 .filter(|held| lens.counts(&held.grant) || held.grant.holder == shown.best.grant.holder)
                 .map(|held| held.grant.id)
                 .collect(),
-            best: shown.best.grant.id,
         })
     }
 
-    /// The holder has it already: only the meta may change.
-    fn keep(&mut self, holder: &Holder, best: OpId, meta: &Meta, now: Now) -> Executed {
-        let shown = self.shown(holder).expect("it stands");
-        let mut entry = shown.entry();
-        let mut operation = shown.siblings.iter().map(|held| held.changed()).max().expect("it stands").id;
-        if entry.meta != *meta {
+    /// The holder has it already, by this grant: only the meta may change.
+    fn keep(&mut self, holder: &Holder, callers: OpId, meta: &Meta, now: Now) -> Executed {
+        let mut operation = self.shown(holder).expect("it stands").changed().id;
+        if self.shown(holder).expect("it stands").entry().meta != *meta {
             let stamp = self.next_stamp(now);
             operation = stamp.id;
             let change = MetaChange { stamp, meta: meta.clone() };
-            self.commit(Operation::Meta { grant: best, change });
-            entry = view::current(&self.map.grants, holder).expect("it stands");
+            self.commit(Operation::Meta { grant: callers, change });
         }
+        let mut entry = self.shown(holder).expect("it stands").entry();
+        // Of several grants of one holder each keeps the token that it was given.
+        let grant = self.map.grants.get(callers).expect("it stands");
+        (entry.token, entry.lease) = (Token::Ap(grant.token()), grant.lease.clone());
+        (entry.node, entry.since) = (callers.run.node, grant.since);
         Executed { outcome: Outcome::Held { entry }, operation: Some(operation) }
     }
 
-    fn grant(&mut self, holder: Holder, meta: &Meta, takes: Vec<OpId>, now: Now) -> Executed {
+    fn grant(&mut self, holder: Holder, lease: Option<&LeaseId>, meta: &Meta, takes: Vec<OpId>, now: Now) -> Executed {
         let lens = &self.map.grants.lens;
         let slot = self.map.grants.slot(&holder);
         let hides = slot
@@ -214,6 +230,7 @@ impl Core {
             hlc: stamp.hlc,
             lineage,
             holder: holder.clone(),
+            lease: lease.cloned(),
             meta: meta.clone(),
             since: UnixMillis(now.wall_ms),
             takes,
@@ -223,7 +240,7 @@ impl Core {
         let entry = Entry {
             holder,
             meta: meta.clone(),
-            lease: None,
+            lease: lease.cloned(),
             token: Token::Ap(held.grant.token()),
             revision: view::revision(held.changed()),
             node: self.node(),
@@ -314,14 +331,6 @@ impl Core {
         let slot = self.map.grants.slot(holder);
         let all = slot.into_iter().flat_map(|slot| slot.all());
         all.filter(|held| held.grant.holder == *holder).map(|held| held.grant.id).collect()
-    }
-}
-
-/// No lease is ever granted by this version, so none is known.
-fn lease_lives(lease: Option<&LeaseId>) -> Result<(), Refused> {
-    match lease {
-        None => Ok(()),
-        Some(_) => Err(Box::new(Refusal::LeaseUnknown)),
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::model::conflict::{ConflictRecord, Contender};
-use crate::model::ident::{ApToken, Owner, Token};
+use crate::model::ident::{ApToken, LeaseId, Owner, Token};
 
 use super::context::{Context, OpId};
 use super::operation::{Defeat, Stamp};
@@ -82,6 +82,12 @@ impl Records {
 
     pub fn get(&self, loser: OpId) -> Option<&Record> {
         self.by_loser.get(&loser)
+    }
+
+    /// What the keep-alives of a lease are to tell: the records of its losing grants that nobody has acknowledged.
+    pub fn lost(&self, lease: &LeaseId) -> impl Iterator<Item = &Record> {
+        let of_lease = |record: &&Record| record.defeat.lease.as_ref() == Some(lease) && record.acknowledged.is_none();
+        self.by_loser.values().filter(of_lease)
     }
 
     /// Oldest first, after the record of this loser; from the beginning if there is none of it (any more).

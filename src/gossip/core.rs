@@ -1,7 +1,8 @@
 //! The protocol core of one node: what it holds, whom it counts, what it owes its peers.
 //!
 //! Pure: messages, contacts and time come in as arguments, what is to be sent comes out as effects. Commands are in
-//! [`commands`](super::commands), messages in [`sync`](super::sync), withdrawing losers in [`settle`](super::settle).
+//! [`commands`](super::commands), messages in [`sync`](super::sync), withdrawing losers in [`settle`](super::settle), leases in
+//! [`keeper`](super::keeper) and [`keep_alive`](super::keep_alive).
 
 use std::collections::BTreeMap;
 
@@ -15,8 +16,10 @@ use crate::model::query::{Answer, Query};
 use crate::registry::Provenance;
 
 use super::context::{Context, OpId, Run};
-use super::grants::Lens;
 use super::hlc::Hlc;
+use super::keep_alive::{Calls, KeptResults};
+use super::keeper::Keeper;
+use super::lens::Lens;
 use super::log::Log;
 use super::map::{Applied, Map, State};
 use super::message::Message;
@@ -84,6 +87,11 @@ pub enum Effect {
     Advanced,
     /// A peer has confirmed operations.
     Confirmed,
+    /// The keep-alives of a call that had to be passed on have come to their end.
+    Kept {
+        id: u64,
+        results: KeptResults,
+    },
     /// A peer has answered a question.
     Told {
         from: NodeId,
@@ -103,6 +111,8 @@ pub struct Core {
     pub(super) rng: StdRng,
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) sync: Exchange,
+    pub(super) keeper: Keeper,
+    pub(super) calls: Calls,
     /// Came before an earlier operation of its run.
     pub(super) early: BTreeMap<OpId, Operation>,
     started_ms: u64,
@@ -112,7 +122,7 @@ pub struct Core {
 
 impl Core {
     pub fn new(config: CoreConfig, hlc: Hlc, now: Now) -> Self {
-        let lens = Lens { policy: config.policy, first_come: config.flaws.never_resolve, ..Lens::default() };
+        let lens = Lens::new(config.policy, config.flaws.never_resolve);
         let peers = config.peers.iter().map(|node| (*node, Peer::configured(now.ms))).collect::<BTreeMap<_, _>>();
         Self {
             map: Map::new(lens),
@@ -122,6 +132,8 @@ impl Core {
             serving: peers.is_empty(),
             peers,
             sync: Exchange::default(),
+            keeper: Keeper::default(),
+            calls: Calls::default(),
             early: BTreeMap::new(),
             started_ms: now.ms,
             last_tick_ms: now.ms,
@@ -158,8 +170,16 @@ impl Core {
     }
 
     /// Answers from what this node has applied.
-    pub fn query(&self, query: &Query) -> Answer {
-        view::query(&self.map.grants, query)
+    pub fn query(&self, query: &Query, now: Now) -> Answer {
+        match query {
+            Query::Lease { lease, page } => self.lease_status(lease, page, now),
+            Query::Leases { page } => self.leases(page),
+            Query::Whereis { .. }
+            | Query::Names { .. }
+            | Query::Membership { .. }
+            | Query::Members { .. }
+            | Query::Groups { .. } => view::query(&self.map.grants, query),
+        }
     }
 
     pub fn status(&self) -> ApStatus {
@@ -210,6 +230,8 @@ impl Core {
         }
         self.last_tick_ms = now.ms;
         self.hide_the_silent(now, effects);
+        self.expire(now, effects);
+        self.keep_alive_tick(now, effects);
         self.sync_tick(now, effects);
         self.map.records.tick(now.ms);
         if now.ms >= self.started_ms + STARTING_MS_MAX {

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::entry::Holder;
-use crate::model::ident::{Group, Member, Name, NodeId};
+use crate::model::ident::{Group, LeaseId, Member, Name, NodeId};
 
 use super::context::{OpId, Run};
+use super::lens::Lens;
 use super::operation::{Grant, MetaChange, Stamp};
-use super::rank::{Policy, Rank};
 use super::text::Fingerprint;
 
 /// A grant that stands, with the newest change of its meta.
@@ -28,30 +28,6 @@ impl Held {
             Some(change) => change.stamp,
             None => Stamp { hlc: self.grant.hlc, id: self.grant.id },
         }
-    }
-}
-
-/// How this node looks at the grants. A local view: nothing of it is ever sent.
-#[derive(Clone, Debug, Default)]
-pub struct Lens {
-    pub policy: Policy,
-    /// Nodes whose grants do not count here at present.
-    pub hidden: BTreeSet<NodeId>,
-    /// The planted flaw: what came first here stays in sight, whoever is ranked best.
-    pub first_come: bool,
-}
-
-impl Lens {
-    pub fn counts(&self, grant: &Grant) -> bool {
-        self.hidden.is_empty() || !self.hidden.contains(&grant.id.run.node)
-    }
-
-    fn best<'a>(&self, held: impl Iterator<Item = &'a Held>) -> Option<&'a Held> {
-        let mut held = held;
-        if self.first_come {
-            return held.next();
-        }
-        held.min_by_key(|held| Rank::of(self.policy, &held.grant))
     }
 }
 
@@ -72,9 +48,9 @@ impl Slot {
         }
     }
 
-    /// The best-ranked grant that does not count, of somebody else than this holder.
+    /// The best-ranked grant that is hidden, of somebody else than this holder.
     pub fn hidden(&self, lens: &Lens, holder: &Holder) -> Option<&Held> {
-        lens.best(self.0.iter().filter(|held| !lens.counts(&held.grant) && held.grant.holder != *holder))
+        lens.best(self.0.iter().filter(|held| lens.hides(&held.grant) && held.grant.holder != *holder))
     }
 
     fn is_contested(&self) -> bool {
@@ -104,6 +80,8 @@ pub struct Grants {
     names: BTreeMap<Name, Slot>,
     groups: BTreeMap<Group, Members>,
     by_run: BTreeMap<Run, BTreeMap<u64, Arc<Grant>>>,
+    /// The grants that are bound to each lease.
+    by_lease: BTreeMap<LeaseId, BTreeSet<OpId>>,
     /// The grants whose meta has changed: few, so that giving a state away need not look at every slot.
     changed: BTreeSet<OpId>,
     /// Names that several owners hold.
@@ -156,6 +134,12 @@ impl Grants {
         self.held(id)?.change.as_deref()
     }
 
+    /// The grants that are bound to a lease.
+    pub fn bound_to(&self, lease: &LeaseId) -> impl Iterator<Item = &Arc<Grant>> {
+        let ids = self.by_lease.get(lease).into_iter().flatten();
+        ids.map(|id| self.get(*id).expect("both indexes hold the same grants"))
+    }
+
     /// All that stands, by run and number.
     pub fn runs(&self) -> &BTreeMap<Run, BTreeMap<u64, Arc<Grant>>> {
         &self.by_run
@@ -166,6 +150,9 @@ impl Grants {
         let grant = Arc::clone(&held.grant);
         let former = self.by_run.entry(grant.id.run).or_default().insert(grant.id.number, Arc::clone(&grant));
         assert!(former.is_none(), "a grant is put up once");
+        if let Some(lease) = &grant.lease {
+            self.by_lease.entry(lease.clone()).or_default().insert(grant.id);
+        }
         if held.change.is_some() {
             self.changed.insert(grant.id);
         }
@@ -184,6 +171,14 @@ impl Grants {
             self.by_run.remove(&id.run);
         }
         self.changed.remove(&id);
+        if let Some(lease) = &grant.lease
+            && let Some(bound) = self.by_lease.get_mut(lease)
+        {
+            bound.remove(&id);
+            if bound.is_empty() {
+                self.by_lease.remove(lease);
+            }
+        }
         let mut removed = None;
         self.change(&grant.holder, |slot| {
             let at = slot.0.iter().position(|held| held.grant.id == id).expect("both indexes hold the same grants");
@@ -211,7 +206,7 @@ impl Grants {
         true
     }
 
-    /// Lets the grants of a node count, or not.
+    /// Lets the grants of a node that are bound to no lease count, or not.
     pub fn set_hidden(&mut self, node: NodeId, hidden: bool) {
         if self.lens.hidden.contains(&node) == hidden {
             return;
@@ -221,8 +216,8 @@ impl Grants {
         let holders: BTreeSet<Holder> = self
             .by_run
             .range(first..=last)
-            .flat_map(|(_, grants)| grants.values().map(|grant| grant.holder.clone()))
-            .map(key)
+            .flat_map(|(_, grants)| grants.values().filter(|grant| grant.lease.is_none()))
+            .map(|grant| key(grant.holder.clone()))
             .collect();
         for holder in &holders {
             self.count(holder, false);
@@ -234,6 +229,27 @@ impl Grants {
         }
         for holder in &holders {
             self.count(holder, true);
+        }
+    }
+
+    /// Lets the grants that are bound to a lease count, or not; none: nobody vouches for it.
+    pub fn set_lease(&mut self, lease: &LeaseId, lives: Option<bool>) {
+        if self.lens.lease(lease) == lives {
+            return;
+        }
+        let holders: BTreeSet<Holder> = self.bound_to(lease).map(|grant| key(grant.holder.clone())).collect();
+        for holder in &holders {
+            self.count(holder, false);
+        }
+        let changed = self.lens.set_lease(lease, lives);
+        for holder in &holders {
+            self.count(holder, true);
+            if let Holder::Owner(name, _) = holder
+                && changed
+                && self.contested.contains(name)
+            {
+                self.unsettled.insert(name.clone());
+            }
         }
     }
 

@@ -8,17 +8,22 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::ident::LeaseId;
+
 use super::conflicts::{EarlyAck, Record, Records};
 use super::context::{Context, OpId, Run};
-use super::grants::{Grants, Held, Lens};
-use super::operation::{Grant, MetaChange, Operation, Reason};
+use super::grants::{Grants, Held};
+use super::lens::Lens;
+use super::operation::{DropReason, Grant, MetaChange, Operation, Reason};
+use super::vouch::{Vouch, Vouches};
 
 #[derive(Clone, Debug, Default)]
 pub struct Map {
     pub context: Context,
     pub grants: Grants,
+    pub vouches: Vouches,
     pub records: Records,
-    /// Removed before their Add came here. Part of every state transfer; each goes when its Add comes.
+    /// Removed before their Add or Vouch came here. Part of every state transfer; each goes when its Add comes.
     early_removes: BTreeSet<OpId>,
     /// Changed before their Add came here.
     early_metas: BTreeMap<OpId, MetaChange>,
@@ -32,6 +37,12 @@ pub struct State {
     pub fresh: Vec<(Arc<Grant>, Option<MetaChange>)>,
     /// What stands and the receiver's context covered: each number as the distance from the one before.
     pub known: Vec<(Run, Vec<u64>)>,
+    /// Vouches that stand and the receiver's context did not cover.
+    pub vouches: Vec<Arc<Vouch>>,
+    /// As `known`, of vouches.
+    pub known_vouches: Vec<(Run, Vec<u64>)>,
+    /// Vouches that this context does not cover: they came with the Drop of an older one.
+    pub early_vouches: Vec<Arc<Vouch>>,
     /// The changes of those that the receiver's context did not cover.
     pub metas: Vec<(OpId, MetaChange)>,
     pub early_removes: Vec<OpId>,
@@ -52,7 +63,12 @@ pub enum Applied {
 
 impl Map {
     pub fn new(lens: Lens) -> Self {
-        Self { grants: Grants::new(lens), ..Self::default() }
+        Self { grants: Grants::new(lens.without_leases()), ..Self::default() }
+    }
+
+    /// Nothing, looked at as this map is.
+    pub fn unfilled(&self) -> Self {
+        Self { vouches: self.vouches.unfilled(), ..Self::new(self.grants.lens.without_leases()) }
     }
 
     /// Applies an operation once, after all earlier ones of its run.
@@ -91,6 +107,20 @@ impl Map {
                     self.records.add(Record::new(*stamp, (**defeat).clone()));
                 }
             }
+            Operation::Vouch(vouch) => {
+                if !removed_early {
+                    self.put_up_vouch(Arc::clone(vouch));
+                }
+            }
+            Operation::Drop { vouches, why, .. } => {
+                if let DropReason::Moved(newer) = why {
+                    newer.iter().for_each(|vouch| self.put_up_early(Arc::clone(vouch)));
+                }
+                if let DropReason::Revoked { grants } = why {
+                    grants.iter().for_each(|grant| self.remove(*grant));
+                }
+                vouches.iter().for_each(|vouch| self.remove(*vouch));
+            }
             Operation::Acknowledge { stamp, loser, record } => {
                 self.records.acknowledge(*loser, *record, stamp.id, &self.context);
             }
@@ -98,11 +128,58 @@ impl Map {
         Applied::Now
     }
 
+    /// The leases that an operation ends if it is applied now, each with the grants that are bound to it.
+    pub fn leases_ended_by(&self, operation: &Operation) -> Vec<(LeaseId, Vec<Arc<Grant>>)> {
+        let Operation::Drop { vouches, why, .. } = operation else { return Vec::new() };
+        if let DropReason::Moved(_) = why {
+            return Vec::new();
+        }
+        let dropped = vouches.iter().filter_map(|id| self.vouches.get(*id)).map(|vouch| vouch.lease.clone());
+        let leases = dropped.collect::<BTreeSet<_>>().into_iter();
+        let ended = leases.filter(|lease| self.vouches.of(lease).iter().all(|vouch| vouches.contains(&vouch.id)));
+        ended.map(|lease| (lease.clone(), self.grants.bound_to(&lease).cloned().collect())).collect()
+    }
+
     fn remove(&mut self, id: OpId) {
-        if self.grants.remove(id).is_none() && !self.context.covers(id) {
+        self.take_down(id);
+        // A vouch can stand before its operation has come.
+        if !self.context.covers(id) {
             self.early_removes.insert(id);
             self.early_metas.remove(&id);
         }
+    }
+
+    fn take_down(&mut self, id: OpId) {
+        if self.grants.remove(id).is_none()
+            && let Some(vouch) = self.vouches.remove(id)
+        {
+            self.look_at(&vouch.lease);
+        }
+    }
+
+    /// Puts a vouch up, unless it stands.
+    pub(super) fn put_up_vouch(&mut self, vouch: Arc<Vouch>) {
+        self.vouches.insert(Arc::clone(&vouch));
+        self.look_at(&vouch.lease);
+    }
+
+    /// Puts up a vouch whose own operation may not have come yet.
+    fn put_up_early(&mut self, vouch: Arc<Vouch>) {
+        if !self.context.covers(vouch.id) && !self.early_removes.contains(&vouch.id) {
+            self.put_up_vouch(vouch);
+        }
+    }
+
+    /// Whether a lease lives may have changed.
+    fn look_at(&mut self, lease: &LeaseId) {
+        self.grants.set_lease(lease, self.vouches.lives(lease));
+    }
+
+    /// Lets the vouches of a process count only for a time-to-live above this one; all of them if none. True: something changed.
+    pub fn set_silence(&mut self, run: Run, upto: Option<u64>) -> bool {
+        let leases = self.vouches.set_silence(run, upto);
+        leases.iter().for_each(|lease| self.look_at(lease));
+        !leases.is_empty()
     }
 
     fn early_meta(&mut self, id: OpId, change: MetaChange) {
@@ -141,16 +218,38 @@ impl Map {
                 state.known.push((*run, known));
             }
         }
+        for run in self.vouches.runs() {
+            let (applied, covered) = (self.context.get(run), receiver.get(run));
+            let mut known = Vec::new();
+            let mut last = 0;
+            for vouch in self.vouches.of_run(run) {
+                let number = vouch.id.number;
+                if number > applied {
+                    state.early_vouches.push(Arc::clone(vouch));
+                } else if number > covered {
+                    state.vouches.push(Arc::clone(vouch));
+                } else {
+                    known.push(number - last);
+                    last = number;
+                }
+            }
+            if !known.is_empty() {
+                state.known_vouches.push((run, known));
+            }
+        }
         self.add_early(&mut state);
         state.records = self.records.unknown_to(receiver);
         state.early_acks = self.records.early_acks();
         state
     }
 
-    /// The state of these grants alone, with the whole context: what a question about their keys needs.
+    /// The state of these grants alone and of their leases, with the whole context: what a question about their keys needs.
     pub fn state_of<'a>(&self, held: impl Iterator<Item = &'a Held>) -> State {
         let mut state = State { context: self.context.clone(), ..State::default() };
         state.fresh.extend(held.map(|held| (Arc::clone(&held.grant), held.change.as_deref().cloned())));
+        let leases = state.fresh.iter().filter_map(|(grant, _)| grant.lease.as_ref()).collect::<BTreeSet<_>>();
+        let vouches = leases.into_iter().flat_map(|lease| self.vouches.of(lease)).cloned();
+        (state.vouches, state.early_vouches) = vouches.partition(|vouch| self.context.covers(vouch.id));
         self.add_early(&mut state);
         state
     }
@@ -164,8 +263,9 @@ impl Map {
     ///
     /// What is here, absent there and covered by its context was removed; what is there and not covered by this context is new.
     pub fn merge(&mut self, state: State) {
-        let State { context, fresh, known, metas, early_removes, early_metas, records, early_acks } = state;
-        let stands_there = standing(&fresh, &known);
+        let State { context, fresh, known, vouches, known_vouches, early_vouches, .. } = state;
+        let State { metas, early_removes, early_metas, records, early_acks, .. } = state;
+        let stands_there = standing(fresh.iter().map(|(grant, _)| grant.id), &known);
         let removed: Vec<OpId> = self
             .grants
             .runs()
@@ -181,6 +281,20 @@ impl Map {
         for id in removed {
             self.grants.remove(id);
         }
+        let vouched_there = standing(vouches.iter().map(|vouch| vouch.id), &known_vouches);
+        let dropped: Vec<OpId> = self
+            .vouches
+            .runs()
+            .flat_map(|run| self.vouches.of_run(run))
+            .map(|vouch| vouch.id)
+            .filter(|id| context.covers(*id))
+            .filter(|id| vouched_there.get(&id.run).is_none_or(|there| there.binary_search(&id.number).is_err()))
+            .collect();
+        // First what is new: a lease that moved is never without a vouch on the way.
+        for vouch in vouches.into_iter().filter(|vouch| context.covers(vouch.id)).chain(early_vouches) {
+            self.put_up_early(vouch);
+        }
+        dropped.into_iter().for_each(|id| self.take_down(id));
         for (grant, change) in fresh.into_iter().filter(|(grant, _)| context.covers(grant.id)) {
             let id = grant.id;
             if self.context.covers(id) {
@@ -199,7 +313,10 @@ impl Map {
     /// The planted flaw: whatever the other has and this node lacks is taken as new, whether or not it was removed here, and
     /// nothing is taken as removed there.
     pub fn merge_without_context(&mut self, state: State) {
-        let State { context, fresh, metas, early_removes, early_metas, records, early_acks, .. } = state;
+        let State { context, fresh, vouches, metas, early_removes, early_metas, records, early_acks, .. } = state;
+        for vouch in vouches {
+            self.put_up_vouch(vouch);
+        }
         for (grant, change) in fresh.into_iter().filter(|(grant, _)| context.covers(grant.id)) {
             if self.grants.get(grant.id).is_none() {
                 self.put_up(grant, change);
@@ -231,8 +348,8 @@ impl Map {
         early_metas: Vec<(OpId, MetaChange)>,
     ) {
         for id in early_removes {
-            // Its Add has come here before, or comes with this very state's context from elsewhere.
-            self.grants.remove(id);
+            // Its operation has come here before, or comes with this very state's context from elsewhere.
+            self.take_down(id);
             self.early_removes.insert(id);
         }
         self.context.merge(context);
@@ -253,7 +370,7 @@ impl Map {
 }
 
 /// The numbers that stand in a state, ascending, by run.
-fn standing(fresh: &[(Arc<Grant>, Option<MetaChange>)], known: &[(Run, Vec<u64>)]) -> BTreeMap<Run, Vec<u64>> {
+fn standing(fresh: impl Iterator<Item = OpId>, known: &[(Run, Vec<u64>)]) -> BTreeMap<Run, Vec<u64>> {
     let mut standing = BTreeMap::<Run, Vec<u64>>::new();
     for (run, steps) in known {
         let mut last = 0u64;
@@ -264,8 +381,8 @@ fn standing(fresh: &[(Arc<Grant>, Option<MetaChange>)], known: &[(Run, Vec<u64>)
             numbers.push(last);
         }
     }
-    for (grant, _) in fresh {
-        standing.entry(grant.id.run).or_default().push(grant.id.number);
+    for id in fresh {
+        standing.entry(id.run).or_default().push(id.number);
     }
     for numbers in standing.values_mut() {
         numbers.sort_unstable();

@@ -8,7 +8,9 @@ use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foca::{AccumulatingRuntime, Config, Foca, NoCustomBroadcast, OwnedNotification, PostcardCodec, State, Timer};
+use foca::{
+    AccumulatingRuntime, Config, Foca, Member, NoCustomBroadcast, OwnedNotification, PostcardCodec, State, Timer,
+};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
@@ -156,6 +158,26 @@ impl Membership {
         if now_ms >= self.next_announce_ms {
             self.announce(now_ms);
         }
+        self.drain(now_ms, events);
+    }
+
+    /// Makes these the peers. Those that are heard already are told of as up; those that are none any more are given up at once.
+    pub fn follow(&mut self, peers: BTreeMap<NodeId, String>, now_ms: u64, events: &mut Vec<Event>) {
+        let former = std::mem::replace(&mut self.peers, peers);
+        let gone = |node: &NodeId| former.contains_key(node) && !self.peers.contains_key(node);
+        let gone = self
+            .foca
+            .iter_membership_state()
+            .filter(|member| gone(&member.id().node) && member.state() != State::Down)
+            .map(|member| Member::new(member.id().clone(), member.incarnation(), State::Down))
+            .collect::<Vec<_>>();
+        if let Err(error) = self.foca.apply_many(gone.into_iter(), true, &mut self.runtime) {
+            tracing::debug!("a removed node was not given up: {error}");
+        }
+        let heard = self.foca.iter_members().map(|member| member.id().node);
+        let new = heard.filter(|node| self.peers.contains_key(node) && !former.contains_key(node));
+        events.extend(new.map(Event::Up));
+        self.announce(now_ms);
         self.drain(now_ms, events);
     }
 

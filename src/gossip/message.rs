@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::model::ident::NodeId;
+use crate::model::ident::{CredentialName, NodeId};
 use crate::model::query::Query;
 
 use super::context::Context;
+use super::keep_alive::{Passed, Word};
 use super::map::State;
 use super::operation::Operation;
 
@@ -36,10 +37,14 @@ pub enum Message {
     Piece(Piece),
     /// Passed on by the receiver from `from` to `to`, which do not get through to each other.
     Relay { from: NodeId, to: NodeId, message: Box<Message> },
+    /// Keep-alives for leases that the receiver may vouch for. `id` tells the answers apart.
+    Keep { id: u64, leases: Vec<Passed>, by: Option<CredentialName> },
+    /// What became of each, by its slot.
+    Kept { id: u64, words: Vec<(u32, Word)> },
     /// Asks for all that stands under the keys of a question, with the context.
     Ask { id: u64, query: Query },
     /// `upto`: keys after this one are left out; none: nothing is left out.
-    Told { id: u64, state: State, upto: Option<String> },
+    Told { id: u64, state: Box<State>, upto: Option<String> },
 }
 
 /// One answer to a pull.
@@ -78,9 +83,12 @@ pub enum Lane {
 impl Message {
     pub fn lane(&self) -> Lane {
         match self {
-            Message::Push { .. } | Message::Covered { .. } | Message::Ask { .. } | Message::Told { .. } => {
-                Lane::Operations
-            }
+            Message::Push { .. }
+            | Message::Covered { .. }
+            | Message::Keep { .. }
+            | Message::Kept { .. }
+            | Message::Ask { .. }
+            | Message::Told { .. } => Lane::Operations,
             Message::Relay { message, .. } => message.lane(),
             Message::Compare { .. }
             | Message::Vector { .. }

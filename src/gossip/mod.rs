@@ -1,11 +1,12 @@
 //! The `ap` registry: always answers, agrees later.
 //!
-//! A node's state is an add-wins observed-remove [`map`] of [`grants`], changed by numbered [`operation`]s and described by a
-//! [`context`]: what has been applied of each process's run. [`core`] decides, and touches no clock, socket or disk:
-//! [`commands`] carries out what clients want, [`sync`] talks to peers in [`message`]s (operations from the [`log`], or a state),
-//! [`peers`] knows whom to count, [`settle`] withdraws the losers of conflicts by [`rank`] and [`conflicts`] keeps their records.
+//! A node's state is an add-wins observed-remove [`map`] of [`grants`] and of the [`vouch`]es for leases, changed by numbered
+//! [`operation`]s and described by a [`context`]: what has been applied of each process's run. [`core`] decides, and touches no clock,
+//! socket or disk: [`commands`] carries out what clients want, [`sync`] talks to peers in [`message`]s (operations from the [`log`], or a
+//! state), [`peers`] knows whom to count and [`lens`] what counts, [`settle`] withdraws the losers of conflicts by [`rank`] and
+//! [`conflicts`] keeps their records. `keeper` has the leases that this node vouches for, [`keep_alive`] what is passed on for others.
 //! [`view`] shows entries, [`ask`] merges several nodes' answers, [`hlc`] stamps. Around it: [`membership`] detects failures,
-//! [`shell`] runs tasks and timers, [`lane`] keeps one connection, [`registry`] is what callers see, [`node`] starts it all.
+//! [`shell`] runs tasks and timers, [`lane`] keeps one connection, [`registry`] (with `keeping`, of leases) is what callers see, [`node`] starts it all.
 
 pub mod ask;
 pub mod commands;
@@ -14,7 +15,11 @@ pub mod context;
 pub mod core;
 pub mod grants;
 pub mod hlc;
+pub mod keep_alive;
+mod keeper;
+mod keeping;
 mod lane;
+pub mod lens;
 pub mod log;
 pub mod map;
 pub mod membership;
@@ -29,6 +34,7 @@ mod shell;
 pub mod sync;
 mod text;
 pub mod view;
+pub mod vouch;
 
 pub use self::core::Flaws;
 pub use membership::ProbeTiming;

@@ -22,7 +22,7 @@ use super::hlc::{Mark, MarkError};
 use super::membership::{Membership, ProbeTiming};
 use super::rank::Policy;
 use super::registry::GossipRegistry;
-use super::shell::{self, Parts, Shared};
+use super::shell::{self, Order, Parts, Shared};
 
 /// Operations kept for peers that lag: more than a side makes during a partition of minutes.
 const KEPT_OPERATIONS: usize = 200_000;
@@ -75,7 +75,8 @@ pub enum StartError {
 pub struct GossipNode {
     pub registry: Arc<GossipRegistry>,
     shared: Arc<Shared>,
-    farewell: mpsc::Sender<()>,
+    node: NodeId,
+    orders: mpsc::Sender<Order>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -111,9 +112,9 @@ pub async fn start(config: GossipConfig, links: Links) -> Result<GossipNode, Sta
     let began = config.clock.now();
     let core = Core::new(core, hlc, Now { ms: 0, wall_ms });
     let parts = Parts { core, mark, membership, peers, clock: config.clock, began, links };
-    let (shared, farewell, tasks) = shell::spawn(parts);
+    let (shared, orders, tasks) = shell::spawn(parts);
     let registry = Arc::new(GossipRegistry { shared: Arc::clone(&shared) });
-    Ok(GossipNode { registry, shared, farewell, tasks })
+    Ok(GossipNode { registry, shared, node, orders, tasks })
 }
 
 impl GossipNode {
@@ -136,6 +137,13 @@ impl GossipNode {
         self.shared.with(|core, now, effects| core.acknowledge(id, now, effects))
     }
 
+    /// Makes these the nodes of the cluster, this one perhaps among them, and where they are reached. A node that was there before and
+    /// is not any more is gone for good: nothing waits for it.
+    pub async fn follow(&self, mut members: BTreeMap<NodeId, String>) {
+        members.remove(&self.node);
+        let _ = self.orders.send(Order::Follow(members)).await;
+    }
+
     /// Sees what was accepted here through to the live peers, as far as they answer, and leaves.
     pub async fn stop(&self) {
         let seen_through = async {
@@ -153,9 +161,9 @@ impl GossipNode {
         };
         let deadline = Instant::now() + FAREWELL_PATIENCE;
         let _ = tokio::time::timeout_at(deadline, seen_through).await;
-        if self.farewell.send(()).await.is_ok() {
+        if self.orders.send(Order::Leave).await.is_ok() {
             // The task ends once the farewell is on its way.
-            let _ = timeout(Duration::from_millis(100), self.farewell.closed()).await;
+            let _ = timeout(Duration::from_millis(100), self.orders.closed()).await;
         }
         for task in &self.tasks {
             task.abort();

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::entry::Holder;
-use crate::model::ident::{ApToken, Meta, Name, Owner};
+use crate::model::ident::{ApToken, LeaseId, Meta, Name, Owner};
 use crate::model::time::UnixMillis;
 
 use super::context::OpId;
+use super::vouch::Vouch;
 
 /// One act of registering or joining. Nothing of it ever changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,8 @@ pub struct Grant {
     /// What it goes back to, if it took over or was handed over.
     pub lineage: Option<Lineage>,
     pub holder: Holder,
+    /// The lease that it ends with.
+    pub lease: Option<LeaseId>,
     /// As it was when the grant was made.
     pub meta: Meta,
     /// By the wall clock of its home.
@@ -72,6 +75,14 @@ pub enum Operation {
         grants: Vec<OpId>,
         reason: Reason,
     },
+    /// A node takes the keep-alives of a lease from now on.
+    Vouch(Arc<Vouch>),
+    /// Vouches end, and with the last one of a lease the lease.
+    Drop {
+        stamp: Stamp,
+        vouches: Vec<OpId>,
+        why: DropReason,
+    },
     /// The loser has been told. `record` is the Remove that the record at hand came with.
     Acknowledge {
         stamp: Stamp,
@@ -85,8 +96,22 @@ pub enum Operation {
 pub enum Reason {
     /// Its owner or member gave it up, or somebody did so for it.
     Given,
+    /// Its lease had ended: whoever watches has been told so by what ended the lease.
+    LeaseEnded,
     /// It lost its name. The record of that travels with the Remove.
     Conflict(Box<Defeat>),
+}
+
+/// Why vouches were dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DropReason {
+    /// Nobody has kept the lease alive at the node that vouched.
+    Expired,
+    /// These vouches stand for the same leases and have taken their last keep-alives over. They travel along, so that no node is ever
+    /// without both, whichever operation reaches it first.
+    Moved(Vec<Arc<Vouch>>),
+    /// The lease was revoked. These grants, all that were known to be bound to it, end in the same operation.
+    Revoked { grants: Vec<OpId> },
 }
 
 /// Who lost which name to whom.
@@ -94,6 +119,8 @@ pub enum Reason {
 pub struct Defeat {
     pub name: Name,
     pub loser: (Owner, ApToken),
+    /// The lease that the losing grant was bound to: its keep-alives tell of the loss.
+    pub lease: Option<LeaseId>,
     /// Who beat it then.
     pub winner: (Owner, ApToken),
     /// By the wall clock of the node that withdrew the loser.
@@ -105,7 +132,10 @@ impl Operation {
         match self {
             Operation::Add(grant) => Stamp { hlc: grant.hlc, id: grant.id },
             Operation::Meta { change, .. } => change.stamp,
-            Operation::Remove { stamp, .. } | Operation::Acknowledge { stamp, .. } => *stamp,
+            Operation::Vouch(vouch) => vouch.stamp(),
+            Operation::Remove { stamp, .. } | Operation::Drop { stamp, .. } | Operation::Acknowledge { stamp, .. } => {
+                *stamp
+            }
         }
     }
 
@@ -121,18 +151,29 @@ impl Operation {
                     Holder::Owner(name, owner) => name.as_str().len() + owner.as_str().len(),
                     Holder::Member(group, member) => group.as_str().len() + member.as_str().len(),
                 };
-                key + grant.meta.as_str().len() + ID_LEN * grant.takes.len()
+                let lease = grant.lease.as_ref().map_or(0, |lease| lease.as_str().len());
+                key + lease + grant.meta.as_str().len() + ID_LEN * grant.takes.len()
             }
             Operation::Meta { change, .. } => ID_LEN + change.meta.as_str().len(),
             Operation::Remove { grants, reason, .. } => {
                 let record = match reason {
-                    Reason::Given => 0,
+                    Reason::Given | Reason::LeaseEnded => 0,
                     Reason::Conflict(defeat) => {
                         let owners = defeat.loser.0.as_str().len() + defeat.winner.0.as_str().len();
-                        defeat.name.as_str().len() + owners + 4 * ID_LEN
+                        let lease = defeat.lease.as_ref().map_or(0, |lease| lease.as_str().len());
+                        defeat.name.as_str().len() + owners + lease + 4 * ID_LEN
                     }
                 };
                 ID_LEN * grants.len() + record
+            }
+            Operation::Vouch(vouch) => vouch.weight(),
+            Operation::Drop { vouches, why, .. } => {
+                let more = match why {
+                    DropReason::Expired => 0,
+                    DropReason::Moved(newer) => newer.iter().map(|vouch| vouch.weight()).sum(),
+                    DropReason::Revoked { grants } => ID_LEN * grants.len(),
+                };
+                ID_LEN * vouches.len() + more
             }
             Operation::Acknowledge { .. } => 2 * ID_LEN,
         };
@@ -141,4 +182,4 @@ impl Operation {
 }
 
 /// An encoded id or stamp, about.
-const ID_LEN: usize = 20;
+pub const ID_LEN: usize = 20;

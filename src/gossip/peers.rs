@@ -1,5 +1,7 @@
 //! Whom this node counts (protocol A1, A5): contact with each peer, and what each has confirmed.
 
+use std::collections::BTreeSet;
+
 use rand::RngExt;
 
 use crate::model::ident::NodeId;
@@ -99,6 +101,23 @@ impl Core {
         // Whoever is the lowest live node now withdraws what this one would have withdrawn.
         self.settle(true, now, effects);
         effects.push(Effect::Confirmed);
+    }
+
+    /// Makes these the members of the cluster, beside this node. One that was a member before is gone for good: nothing waits for it
+    /// any more, though its operations stay.
+    pub fn follow(&mut self, members: &BTreeSet<NodeId>, now: Now, effects: &mut Effects) {
+        for node in members {
+            self.peers.entry(*node).or_insert_with(|| Peer::configured(now.ms)).configured = true;
+        }
+        let gone = self.peers.iter().filter(|(node, peer)| peer.configured && !members.contains(node));
+        for node in gone.map(|(node, _)| *node).collect::<Vec<_>>() {
+            self.peer_down(node, now, effects);
+            self.link_down(node);
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.configured = false;
+            }
+        }
+        self.serving |= self.peers.values().all(|peer| peer.asked || !peer.configured);
     }
 
     /// A connection for pushing to the peer stands; `run` is the process at its other end.
@@ -243,6 +262,11 @@ impl Core {
     /// Whether the node is this one, or reachable and caught up with: only for a winner at such a node is a rival withdrawn.
     pub(super) fn is_reachable(&self, node: NodeId) -> bool {
         node == self.node() || self.contact(node) == Some(Contact::Reachable)
+    }
+
+    /// Every member is reachable and caught up with.
+    pub(super) fn all_in_reach(&self) -> bool {
+        self.peers.values().all(|peer| !peer.configured || peer.contact == Contact::Reachable)
     }
 
     pub(super) fn is_away(&self, node: NodeId) -> bool {

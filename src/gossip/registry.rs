@@ -38,6 +38,7 @@ impl Registry for GossipRegistry {
     }
 
     async fn execute(&self, action: Action, call: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
+        self.await_lease(&action, call.deadline).await;
         let (executed, stamp, mut reply) = self.shared.with(|core, now, effects| {
             if !core.is_serving() {
                 return Err(CommandFailure::NotApplied(Reason::Starting));
@@ -67,7 +68,7 @@ impl Registry for GossipRegistry {
             | Consistency::Leader
             | Consistency::Stale => {
                 let core = self.shared.view();
-                Ok(self.reply(&core, core.query(&query)))
+                Ok(self.reply(&core, core.query(&query, self.shared.now())))
             }
         }
     }
@@ -89,10 +90,10 @@ impl Registry for GossipRegistry {
 
     async fn keep_alive(
         &self,
-        _keep: KeepAlive,
-        _call: &CommandCall,
+        keep: KeepAlive,
+        call: &CommandCall,
     ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Internal("this version serves no leases".into())))
+        self.keep(keep, call.deadline).await
     }
 
     async fn watch(&self, _watch: Watch, _deadline: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
@@ -108,7 +109,7 @@ impl Registry for GossipRegistry {
 }
 
 impl GossipRegistry {
-    fn reply<T>(&self, core: &Core, value: T) -> Reply<T> {
+    pub(super) fn reply<T>(&self, core: &Core, value: T) -> Reply<T> {
         let provenance: Provenance = core.provenance(self.shared.now());
         Reply { value, revision: core.context().revision(), provenance }
     }
@@ -180,7 +181,7 @@ impl GossipRegistry {
         for (state, _) in &parts {
             context.merge(&state.context);
         }
-        let answer = ask::together(&core.map().grants.lens, &query, parts);
+        let answer = ask::together(core.map(), &query, parts);
         let mut reply = self.reply(&core, answer);
         reply.revision = context.revision();
         Ok(reply)
@@ -199,7 +200,7 @@ impl Drop for Question<'_> {
 }
 
 /// Asks again after each notice until there is an answer. None: the deadline is near.
-async fn until<T>(notice: &Notify, deadline: Instant, answer: impl Fn() -> Option<T>) -> Option<T> {
+pub(super) async fn until<T>(notice: &Notify, deadline: Instant, answer: impl Fn() -> Option<T>) -> Option<T> {
     let patience = deadline - MARGIN.min(deadline.saturating_duration_since(Instant::now()));
     loop {
         let notified = notice.notified();

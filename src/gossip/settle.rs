@@ -48,6 +48,7 @@ impl Core {
             .map(|loser| Defeat {
                 name: name.clone(),
                 loser: contender(loser),
+                lease: loser.lease.clone(),
                 winner: contender(winner),
                 at: UnixMillis(now.wall_ms),
             })

@@ -7,32 +7,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::cluster::PeerState;
 use crate::model::ident::NodeId;
 use crate::net::clock::Clock;
-use crate::net::datagram::Datagrams;
 use crate::net::link::Link;
 use crate::net::links::{Links, Purpose};
 
 use super::ask::Part;
 use super::core::{Core, Effect, Effects, Now};
 use super::hlc::Mark;
+use super::keep_alive::KeptResults;
 use super::lane::{LaneTask, QUEUE_LEN_MAX};
 use super::membership::{Event, Membership};
 use super::message::{self, Lane, Message};
 
 const TICK: Duration = Duration::from_millis(50);
+/// Orders to membership that wait. It takes each at once; whoever gives one more waits.
+const ORDERS_LEN_MAX: usize = 8;
 
 /// What the tasks, the registry and the node's handle share.
 pub struct Shared {
     core: RwLock<Core>,
     clock: Arc<dyn Clock>,
     began: Instant,
-    peers: BTreeMap<NodeId, PeerShell>,
+    /// The ways to the peers that there are now.
+    peers: RwLock<BTreeMap<NodeId, PeerShell>>,
     /// The context has grown, or this node has begun to serve.
     pub advanced: Notify,
     /// A peer has confirmed something, or was given up.
@@ -40,18 +43,36 @@ pub struct Shared {
     /// Who waits for answers to which question.
     questions: Mutex<HashMap<u64, mpsc::UnboundedSender<Part>>>,
     question_ids: AtomicU64,
+    /// Who waits for keep-alives that were passed on.
+    keeping: Mutex<HashMap<u64, oneshot::Sender<KeptResults>>>,
     states: Mutex<BTreeMap<NodeId, PeerState>>,
     mark: Mutex<Mark>,
     /// Stamps up to here may be given out: the mark on disk is no lower.
     durable: AtomicU64,
 }
 
-/// The ways to a peer.
+/// The ways to a peer. Dropped, its connections are closed.
 struct PeerShell {
+    addr: String,
     operations: mpsc::Sender<Message>,
     sync: mpsc::Sender<Message>,
     pushable: Arc<Notify>,
     alive: watch::Sender<bool>,
+    lanes: Vec<AbortHandle>,
+}
+
+impl Drop for PeerShell {
+    fn drop(&mut self) {
+        self.lanes.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// What membership is asked to do.
+pub enum Order {
+    /// From now on these are the peers, and where they are reached.
+    Follow(BTreeMap<NodeId, String>),
+    /// Say farewell, and end.
+    Leave,
 }
 
 impl Shared {
@@ -98,12 +119,18 @@ impl Shared {
                 });
             }
             Effect::Pushable => {
-                for peer in self.peers.values() {
+                for peer in self.peers().values() {
                     peer.pushable.notify_one();
                 }
             }
             Effect::Advanced => self.advanced.notify_waiters(),
             Effect::Confirmed => self.confirmed.notify_waiters(),
+            Effect::Kept { id, results } => {
+                let caller = self.keeping.lock().expect("no panic while held").remove(&id);
+                if let Some(caller) = caller {
+                    let _ = caller.send(results);
+                }
+            }
             Effect::Told { id, state, upto, .. } => {
                 let questions = self.questions.lock().expect("no panic while held");
                 if let Some(asker) = questions.get(&id) {
@@ -115,12 +142,50 @@ impl Shared {
 
     /// Hands a message to the peer's lane. A full lane drops it: whoever asked asks again.
     pub fn send(&self, to: NodeId, message: Message) {
-        let Some(peer) = self.peers.get(&to) else { return };
+        let peers = self.peers();
+        let Some(peer) = peers.get(&to) else { return };
         let lane = match message.lane() {
             Lane::Operations => &peer.operations,
             Lane::Sync => &peer.sync,
         };
         let _ = lane.try_send(message);
+    }
+
+    fn peers(&self) -> RwLockReadGuard<'_, BTreeMap<NodeId, PeerShell>> {
+        self.peers.read().expect("no panic while held")
+    }
+
+    /// Whether the peer is one of this node's; if so, tells its lanes whether it is heard.
+    fn hears(&self, node: NodeId, alive: bool) -> bool {
+        let peers = self.peers();
+        let Some(peer) = peers.get(&node) else { return false };
+        peer.alive.send_replace(alive);
+        true
+    }
+
+    /// Opens connections to these peers, and to no others any more.
+    fn connect(self: &Arc<Self>, wanted: &BTreeMap<NodeId, String>, links: &Links) {
+        let mut peers = self.peers.write().expect("no panic while held");
+        peers.retain(|node, shell| wanted.get(node) == Some(&shell.addr));
+        for (node, addr) in wanted {
+            peers.entry(*node).or_insert_with(|| self.open_lanes(*node, addr, links));
+        }
+    }
+
+    fn open_lanes(self: &Arc<Self>, peer: NodeId, addr: &str, links: &Links) -> PeerShell {
+        let pushable = Arc::new(Notify::new());
+        let (alive, hears) = watch::channel(false);
+        let mut lanes = Vec::new();
+        let mut open = |lane| {
+            let (sender, queue) = mpsc::channel(QUEUE_LEN_MAX);
+            let (shared, links, addr) = (Arc::clone(self), links.clone(), addr.to_owned());
+            let (pushable, alive) = (Arc::clone(&pushable), hears.clone());
+            let task = LaneTask { shared, links, peer, addr, lane, queue, pushable, alive };
+            lanes.push(tokio::spawn(task.run()).abort_handle());
+            sender
+        };
+        let (operations, sync) = (open(Lane::Operations), open(Lane::Sync));
+        PeerShell { addr: addr.to_owned(), operations, sync, pushable, alive, lanes }
     }
 
     /// Opens a question: answers to it come out at the receiver until it is [closed](Self::close_question).
@@ -133,6 +198,13 @@ impl Shared {
 
     pub fn close_question(&self, id: u64) {
         self.questions.lock().expect("no panic while held").remove(&id);
+    }
+
+    /// Where the results of a call come out whose keep-alives are passed on. To be called before the core's effects are carried out.
+    pub fn await_kept(&self, id: u64) -> oneshot::Receiver<KeptResults> {
+        let (sender, receiver) = oneshot::channel();
+        self.keeping.lock().expect("no panic while held").insert(id, sender);
+        receiver
     }
 
     pub fn peer_states(&self) -> BTreeMap<NodeId, PeerState> {
@@ -175,32 +247,20 @@ pub struct Parts {
     pub links: Links,
 }
 
-/// Starts all tasks of a node. Whoever holds `farewell` ends membership by sending on it.
-pub fn spawn(parts: Parts) -> (Arc<Shared>, mpsc::Sender<()>, Vec<AbortHandle>) {
+/// Starts all tasks of a node. Membership ends when it is ordered to leave.
+pub fn spawn(parts: Parts) -> (Arc<Shared>, mpsc::Sender<Order>, Vec<AbortHandle>) {
     let Parts { core, mark, membership, peers, clock, began, links } = parts;
-    let mut shells = BTreeMap::new();
-    let mut lanes = Vec::new();
-    for (peer, addr) in peers {
-        let pushable = Arc::new(Notify::new());
-        let (alive, hears) = watch::channel(false);
-        let mut open = |lane| {
-            let (sender, queue) = mpsc::channel(QUEUE_LEN_MAX);
-            lanes.push((peer, addr.clone(), lane, queue, Arc::clone(&pushable), hears.clone()));
-            sender
-        };
-        let (operations, sync) = (open(Lane::Operations), open(Lane::Sync));
-        shells.insert(peer, PeerShell { operations, sync, pushable, alive });
-    }
     let durable = AtomicU64::new(mark.durable());
     let shared = Arc::new(Shared {
         core: RwLock::new(core),
         clock,
         began,
-        peers: shells,
+        peers: RwLock::default(),
         advanced: Notify::new(),
         confirmed: Notify::new(),
         questions: Mutex::default(),
         question_ids: AtomicU64::new(1),
+        keeping: Mutex::default(),
         states: Mutex::new(membership.states()),
         mark: Mutex::new(mark),
         durable,
@@ -209,16 +269,12 @@ pub fn spawn(parts: Parts) -> (Arc<Shared>, mpsc::Sender<()>, Vec<AbortHandle>) 
     for purpose in [Purpose::Operations, Purpose::Sync] {
         tasks.push(tokio::spawn(accept_all(Arc::clone(&shared), links.accept(purpose))).abort_handle());
     }
-    for (peer, addr, lane, queue, pushable, alive) in lanes {
-        let (shared, links) = (Arc::clone(&shared), links.clone());
-        let task = LaneTask { shared, links, peer, addr, lane, queue, pushable, alive };
-        tasks.push(tokio::spawn(task.run()).abort_handle());
-    }
-    let (farewell, leaving) = mpsc::channel(1);
-    let membership = run_membership(Arc::clone(&shared), membership, links.datagrams(), leaving);
+    shared.connect(&peers, &links);
+    let (orders, ordered) = mpsc::channel(ORDERS_LEN_MAX);
+    let membership = run_membership(Arc::clone(&shared), membership, links, ordered);
     tasks.push(tokio::spawn(membership).abort_handle());
     tasks.push(tokio::spawn(tick_for_ever(Arc::clone(&shared))).abort_handle());
-    (shared, farewell, tasks)
+    (shared, orders, tasks)
 }
 
 /// Reads from each peer's latest connection: an older one of the same peer is of no more use to it.
@@ -271,9 +327,10 @@ async fn tick_for_ever(shared: Arc<Shared>) {
 async fn run_membership(
     shared: Arc<Shared>,
     mut membership: Membership,
-    mut datagrams: Datagrams,
-    mut leaving: mpsc::Receiver<()>,
+    links: Links,
+    mut orders: mpsc::Receiver<Order>,
 ) {
+    let mut datagrams = links.datagrams();
     let sender = datagrams.sender();
     let mut events = Vec::new();
     loop {
@@ -285,9 +342,16 @@ async fn run_membership(
                 None => return,
             },
             () = sleep_until(due) => membership.tick(shared.now().ms, &mut events),
-            Some(()) = leaving.recv() => {
-                membership.leave(shared.now().ms, &mut events);
-                last = true;
+            Some(order) = orders.recv() => match order {
+                Order::Follow(peers) => {
+                    shared.connect(&peers, &links);
+                    shared.with(|core, now, effects| core.follow(&peers.keys().copied().collect(), now, effects));
+                    membership.follow(peers, shared.now().ms, &mut events);
+                }
+                Order::Leave => {
+                    membership.leave(shared.now().ms, &mut events);
+                    last = true;
+                }
             }
         }
         // Before the core hears of a change: whoever sees a peer reachable sees it alive too.
@@ -303,17 +367,15 @@ async fn run_membership(
                         }
                     });
                 }
-                Event::Up(node) if shared.peers.contains_key(&node) => {
+                Event::Up(node) if shared.hears(node, true) => {
                     tracing::info!(peer = node, "up");
-                    shared.peers[&node].alive.send_replace(true);
                     shared.with(|core, now, effects| core.peer_up(node, now, effects));
                 }
-                Event::Down(node) if shared.peers.contains_key(&node) => {
+                Event::Down(node) if shared.hears(node, false) => {
                     tracing::info!(peer = node, "down");
-                    shared.peers[&node].alive.send_replace(false);
                     shared.with(|core, now, effects| core.peer_down(node, now, effects));
                 }
-                // Not of this cluster's configuration: its connections would be refused as well.
+                // No member of this cluster, or not one yet as far as this node has heard.
                 Event::Up(_) | Event::Down(_) => {}
             }
         }

@@ -95,12 +95,14 @@ impl Core {
                 }
             }
             Message::Piece(piece) => self.on_piece(from, piece, now, effects),
+            Message::Keep { id, leases, by } => self.on_keep(from, (id, leases, by), now, effects),
+            Message::Kept { id, words } => self.on_kept(id, words, effects),
             Message::Ask { id, query } => {
                 let (state, upto) = ask::part(&self.map, &query);
-                effects.push(self.post(from, Message::Told { id, state, upto }));
+                effects.push(self.post(from, Message::Told { id, state: Box::new(state), upto }));
             }
             Message::Told { id, state, upto } => {
-                effects.push(Effect::Told { from, id, state: Box::new(state), upto });
+                effects.push(Effect::Told { from, id, state, upto });
             }
         }
     }

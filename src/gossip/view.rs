@@ -9,7 +9,8 @@ use crate::model::outcome::Refusal;
 use crate::model::query::{Answer, GroupCount, Page, Query};
 
 use super::context::OpId;
-use super::grants::{Grants, Held, Lens, Slot};
+use super::grants::{Grants, Held, Slot};
+use super::lens::Lens;
 use super::operation::Stamp;
 
 /// What stands under a key, and whose grants it is put together from.
@@ -32,13 +33,22 @@ impl<'a> Shown<'a> {
         Some(Self { best, siblings })
     }
 
+    /// When it last changed.
+    pub fn changed(&self) -> Stamp {
+        self.newest().changed()
+    }
+
+    fn newest(&self) -> &'a Held {
+        self.siblings.iter().copied().max_by_key(|held| held.changed()).unwrap_or(self.best)
+    }
+
     pub fn entry(&self) -> Entry {
-        let newest = self.siblings.iter().max_by_key(|held| held.changed()).unwrap_or(&self.best);
+        let newest = self.newest();
         let grant = &self.best.grant;
         Entry {
             holder: grant.holder.clone(),
             meta: newest.change.as_ref().map_or(&newest.grant.meta, |change| &change.meta).clone(),
-            lease: None,
+            lease: grant.lease.clone(),
             token: Token::Ap(grant.token()),
             revision: revision(newest.changed()),
             node: grant.id.run.node,
@@ -89,6 +99,7 @@ pub fn query(grants: &Grants, query: &Query) -> Answer {
             let all = keys(slots, page).filter_map(|(_, slot)| entry(slot, lens));
             entries(all.filter(|entry| node.is_none_or(|node| node == entry.node)), page.limit)
         }
+        // Leases are no grants: the core answers these two itself.
         Query::Lease { .. } => Answer::Refused(Refusal::LeaseUnknown),
         Query::Leases { .. } => Answer::Leases { leases: Vec::new(), next: None },
         Query::Groups { page } => {
@@ -126,7 +137,8 @@ where
     })
 }
 
-fn take<T>(items: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, bool) {
+/// As many as the limit says, and whether there are more.
+pub fn take<T>(items: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, bool) {
     let mut items = items.take(limit + 1).collect::<Vec<_>>();
     let more = items.len() > limit;
     items.truncate(limit);

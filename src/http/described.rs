@@ -135,6 +135,10 @@ const FAILURES: &[Code] =
     &[Code::NoLeader, Code::NoQuorum, Code::Starting, Code::Behind, Code::NotLeader, Code::Timeout];
 /// Why a node may have no answer that concerns it as a whole.
 const NODE: &[Code] = &[Code::NoLeader, Code::NoQuorum, Code::Starting, Code::Timeout];
+/// Why the cluster may not be changed just now.
+const CHANGE: &[Code] = &[Code::ChangeUnderWay, Code::QuorumAtRisk];
+/// What may be wrong with the node that a change is about.
+const MEMBER: &[Code] = &[Code::NodeUnknown, Code::NodeRemoved];
 const LEASE: &[Code] = &[Code::LeaseUnknown, Code::LeaseExpired];
 
 /// Declares types that stand for problems: whether for commands, and lists of codes.
@@ -168,6 +172,11 @@ problems! {
     NodeProblems = false, [ANY];
     ReadyProblems = false, [ANY, NODE];
     ConflictProblems = false, [ANY, &[Code::NotFound]];
+    AddNodeProblems = true, [ANY, BODY, NODE, CHANGE, &[Code::NodeRemoved, Code::NodeExists]];
+    PromoteProblems = true, [ANY, BODY, NODE, CHANGE, MEMBER, &[Code::NodeBehind]];
+    RemoveNodeProblems = true, [ANY, NODE, CHANGE, MEMBER, &[Code::CannotLead]];
+    TransferProblems = true, [ANY, BODY, NODE, CHANGE, MEMBER, &[Code::CannotLead]];
+    SnapshotProblems = true, [ANY, NODE];
     /// Of routes that are there only if the operator has enabled them.
     FaultsProblems = false, [ANY, &[Code::NoSuchRoute]];
     SetFaultsProblems = false, [ANY, BODY, &[Code::NoSuchRoute]];

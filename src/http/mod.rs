@@ -3,9 +3,10 @@
 //! A request passes [`door`] (origins, how many at once), which notes its [`caller`], is routed on its path as it was sent, and
 //! becomes a command or a query in [`names`], [`groups`], [`leases`] or [`batch`]; [`params`], [`levels`] and [`conditions`] read
 //! what is asked of the call, [`body`] what it carries, [`mount`] hands it to the registry with its deadline, and [`reply`] turns
-//! what came of it into an answer by the table in `wire::status`, with [`rights`] saying what the caller may do and see and [`pieces`] making lists of that.
-//! [`watch`] answers with a stream, of which [`streams`] allows so many. [`cluster`] and [`health`] serve the rest, [`openapi`]
-//! describes it all, with what [`described`] has for many routes; [`mod@serve`] serves the connections, with [`patience`] for readers.
+//! what came of it into an answer by the table in `wire::status`, with [`rights`] saying what the caller may do and see, and
+//! [`pieces`] making lists of that. [`watch`] answers with a stream, of which [`streams`] allows so many. [`cluster`], [`nodes`] and
+//! [`health`] serve the rest. [`openapi`] describes it all, with what [`described`] has for many routes; [`mod@serve`] serves the
+//! connections, with [`patience`] for readers.
 
 mod batch;
 mod body;
@@ -20,6 +21,7 @@ mod leases;
 mod levels;
 mod mount;
 mod names;
+mod nodes;
 mod openapi;
 mod params;
 mod patience;
@@ -130,6 +132,11 @@ fn mode_routes() -> Vec<UtoipaMethodRouter<Arc<Mount>>> {
 fn node_routes() -> Vec<UtoipaMethodRouter<Arc<Shared>>> {
     vec![
         routes!(cluster::status),
+        routes!(nodes::add),
+        routes!(nodes::promote),
+        routes!(nodes::remove),
+        routes!(nodes::transfer_leader),
+        routes!(nodes::snapshot),
         routes!(cluster::conflicts),
         routes!(cluster::acknowledge),
         routes!(cluster::faults, cluster::set_faults, cluster::clear_faults),

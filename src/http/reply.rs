@@ -337,6 +337,19 @@ pub fn not_enabled(method: &Method, detail: &'static str) -> Response<Body> {
     Rejection { code: Code::NoSuchRoute, detail: detail.into() }.respond(method)
 }
 
+/// No outcome of a change came that may be asked for again without harm.
+pub fn failed(reason: &Reason, certainty: Certainty) -> Response<Body> {
+    let code = reason_code(reason);
+    let status = code.status(certainty);
+    let detail = match reason {
+        Reason::Internal(what) => Some(what.as_str()),
+        _ => None,
+    };
+    let retryable = code.retryable(certainty, true);
+    let body = write::problem(&Problem { status, detail, retryable, ..Problem::of(code, Some(certainty)) });
+    problem(status, body)
+}
+
 /// A failure of a call to a node as a whole, not to one of its registries' entries.
 pub fn node_failure(reason: &Reason) -> Response<Body> {
     let code = reason_code(reason);

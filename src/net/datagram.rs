@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::expelled::Expelled;
 use super::fault::{Direction, Fate, FaultTable};
 use super::frame::{Identity, PROTOCOL_VERSION};
 use super::wire::{DatagramSocket, Wire};
@@ -41,6 +42,7 @@ pub(super) struct DatagramHub {
     socket: Arc<dyn DatagramSocket>,
     wire: Arc<dyn Wire>,
     faults: FaultTable,
+    expelled: Expelled,
     taker: Mutex<Option<mpsc::Sender<Received>>>,
     pings: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     ping_ids: AtomicU64,
@@ -85,7 +87,13 @@ impl DatagramSender {
 }
 
 impl DatagramHub {
-    pub(super) fn new(me: Identity, socket: Arc<dyn DatagramSocket>, wire: Arc<dyn Wire>, faults: FaultTable) -> Self {
+    pub(super) fn new(
+        me: Identity,
+        socket: Arc<dyn DatagramSocket>,
+        wire: Arc<dyn Wire>,
+        faults: FaultTable,
+        expelled: Expelled,
+    ) -> Self {
         let cluster = fnv1a(&me.cluster);
         Self {
             me,
@@ -93,6 +101,7 @@ impl DatagramHub {
             socket,
             wire,
             faults,
+            expelled,
             taker: Mutex::default(),
             pings: Mutex::default(),
             ping_ids: AtomicU64::new(1),
@@ -115,6 +124,7 @@ impl DatagramHub {
         if payload.len() > DATAGRAM_LEN_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a datagram that does not fit one packet"));
         }
+        self.expelled.check(to)?;
         let late = match self.faults.fate(to, Direction::Outgoing) {
             Fate::Pass => None,
             Fate::Late(by) => Some(by),
@@ -187,7 +197,8 @@ impl DatagramHub {
                 tokio::task::yield_now().await;
                 continue;
             };
-            let Some((kind, from, run, payload)) = self.decode(&buffer[..len]) else {
+            let decoded = self.decode(&buffer[..len]).filter(|(_, from, ..)| !self.expelled.contains(*from));
+            let Some((kind, from, run, payload)) = decoded else {
                 self.strange.fetch_add(1, Ordering::Relaxed);
                 continue;
             };

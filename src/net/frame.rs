@@ -118,6 +118,8 @@ pub enum Welcome {
     /// One line for the operator of the other node.
     Refused {
         why: String,
+        /// The other node was removed from this cluster for good: it need not try again.
+        removed: bool,
     },
 }
 

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
+use super::expelled::Expelled;
 use super::fault::{Direction, Fate, FaultTable};
 use super::frame::{self, FRAME_LEN_MAX};
 use super::wire::{ReadHalf, WriteHalf};
@@ -31,23 +32,26 @@ pub struct LinkReader {
     reader: ReadHalf,
     buffer: BytesMut,
     faults: FaultTable,
+    expelled: Expelled,
     /// Read already, but not yet arrived as far as the faults are concerned.
     held: Option<(Bytes, Instant)>,
 }
 
 impl LinkReader {
-    pub(super) fn new(peer: NodeId, reader: ReadHalf, faults: FaultTable) -> Self {
-        Self::with_buffer(peer, reader, BytesMut::with_capacity(64 * 1024), faults)
+    pub(super) fn new(peer: NodeId, reader: ReadHalf, faults: FaultTable, expelled: Expelled) -> Self {
+        Self { peer, reader, buffer: BytesMut::with_capacity(64 * 1024), faults, expelled, held: None }
     }
 
-    pub(super) fn with_buffer(peer: NodeId, reader: ReadHalf, buffer: BytesMut, faults: FaultTable) -> Self {
-        Self { peer, reader, buffer, faults, held: None }
+    /// What has been read already, beyond the handshake, comes first.
+    pub(super) fn with_buffer(self, buffer: BytesMut) -> Self {
+        Self { buffer, ..self }
     }
 
     /// The next frame's payload. `UnexpectedEof` when the peer has closed; after any error the link is of no more use.
     pub async fn recv(&mut self) -> io::Result<Bytes> {
         if self.held.is_none() {
             let payload = frame::read(&mut self.reader, &mut self.buffer, FRAME_LEN_MAX).await?;
+            self.expelled.check(self.peer)?;
             let now = Instant::now();
             let due = match self.faults.fate(self.peer, Direction::Incoming) {
                 Fate::Pass => return Ok(payload),
@@ -67,6 +71,7 @@ impl LinkReader {
 pub struct LinkWriter {
     peer: NodeId,
     faults: FaultTable,
+    expelled: Expelled,
     /// None while a task drains `held` into it, and after a write was cut short.
     writer: Option<WriteHalf>,
     held: Arc<Mutex<Held>>,
@@ -85,8 +90,8 @@ struct Held {
 }
 
 impl LinkWriter {
-    pub(super) fn new(peer: NodeId, writer: WriteHalf, faults: FaultTable) -> Self {
-        Self { peer, faults, writer: Some(writer), held: Arc::default(), out: BytesMut::new() }
+    pub(super) fn new(peer: NodeId, writer: WriteHalf, faults: FaultTable, expelled: Expelled) -> Self {
+        Self { peer, faults, expelled, writer: Some(writer), held: Arc::default(), out: BytesMut::new() }
     }
 
     /// Hands one frame to the kernel. On an error, or if this is cancelled, the peer has not got the whole frame and the
@@ -107,6 +112,7 @@ impl LinkWriter {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
+        self.expelled.check(self.peer)?;
         self.take_back();
         let fate = self.faults.fate(self.peer, Direction::Outgoing);
         match (fate, self.writer.take()) {

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::datagram::{DatagramHub, Datagrams};
+use super::expelled::Expelled;
 use super::fault::{Direction, FaultTable};
 use super::frame::{self, HELLO_LEN_MAX, Hello, Welcome};
 use super::link::{Link, LinkReader, LinkWriter};
@@ -38,6 +39,9 @@ struct Shared {
     identity: Identity,
     wire: Arc<dyn Wire>,
     faults: FaultTable,
+    expelled: Expelled,
+    /// What a peer has said when it told this node that it was removed.
+    removed: watch::Sender<Option<String>>,
     at: SocketAddr,
     hub: Arc<DatagramHub>,
     takers: watch::Sender<HashMap<Purpose, mpsc::Sender<Link>>>,
@@ -70,11 +74,15 @@ impl Links {
         faults: FaultTable,
     ) -> io::Result<Self> {
         let bound = wire.bind(listen).await?;
-        let hub = Arc::new(DatagramHub::new(identity.clone(), bound.datagrams, wire.clone(), faults.clone()));
+        let expelled = Expelled::default();
+        let hub = DatagramHub::new(identity.clone(), bound.datagrams, wire.clone(), faults.clone(), expelled.clone());
+        let hub = Arc::new(hub);
         let shared = Arc::new(Shared {
             identity,
             wire,
             faults,
+            expelled,
+            removed: watch::Sender::default(),
             at: bound.at,
             hub: hub.clone(),
             takers: watch::Sender::default(),
@@ -117,11 +125,14 @@ impl Links {
     /// Opens a connection. `addr` is HOST:PORT, resolved anew each time. Takes as long as it takes: bring a deadline.
     pub async fn dial(&self, to: NodeId, addr: &str, purpose: Purpose) -> Result<Link, DialError> {
         let shared = &self.shared;
+        if let Some(why) = shared.removal(to) {
+            return Err(DialError::Refused(why));
+        }
         shared.faults.mended(to, &[Direction::Outgoing, Direction::Incoming]).await;
         let (reader, mut writer) = shared.wire.connect(addr).await?;
         let hello = Hello::new(shared.identity.clone(), to, purpose, shared.own_about());
         send_whole(&mut writer, &frame::to_payload(&hello)).await?;
-        let mut reader = LinkReader::new(to, reader, shared.faults.clone());
+        let mut reader = shared.reader(to, reader);
         match frame::from_payload::<Welcome>(&reader.recv().await?)? {
             Welcome::Accepted { run, about } => {
                 if let Some(why) = shared.gate_refusal(to, &about) {
@@ -129,11 +140,13 @@ impl Links {
                 }
                 shared.note_about(to, about);
                 shared.refusals.lock().expect("no panic while held").remove(&to);
-                let writer = LinkWriter::new(to, writer, shared.faults.clone());
-                Ok(Link { peer: to, peer_run: run, reader, writer })
+                Ok(Link { peer: to, peer_run: run, reader, writer: shared.writer(to, writer) })
             }
-            Welcome::Refused { why } => {
+            Welcome::Refused { why, removed } => {
                 shared.note_refusal(to, &why);
+                if removed {
+                    shared.removed.send_replace(Some(why.clone()));
+                }
                 Err(DialError::Refused(why))
             }
         }
@@ -157,6 +170,19 @@ impl Links {
     /// Lets in only peers for which the gate has no objection (one line for both operators). Set once, before traffic.
     pub fn guard(&self, gate: Gate) {
         assert!(self.shared.gate.set(gate).is_ok(), "one gate, set once");
+    }
+
+    /// Speaks to these nodes no more, for they were removed from the cluster; open connections to them end with their next frame.
+    pub fn expel(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        self.shared.expelled.extend(nodes);
+    }
+
+    /// Returns once a peer has refused this node as one that was removed from the cluster, with what it said.
+    pub async fn removed(&self) -> String {
+        let mut removed = self.shared.removed.subscribe();
+        // Fails only when the sender is gone, which `self` keeps alive.
+        let told = removed.wait_for(Option::is_some).await.map(|told| told.clone());
+        told.ok().flatten().unwrap_or_default()
     }
 
     /// What this node and the peers that it has spoken to say of themselves.
@@ -189,6 +215,21 @@ impl Shared {
 
     fn note_about(&self, node: NodeId, about: About) {
         self.about.lock().expect("no panic while held").insert(node, about);
+    }
+
+    fn reader(&self, peer: NodeId, reader: ReadHalf) -> LinkReader {
+        LinkReader::new(peer, reader, self.faults.clone(), self.expelled.clone())
+    }
+
+    fn writer(&self, peer: NodeId, writer: WriteHalf) -> LinkWriter {
+        LinkWriter::new(peer, writer, self.faults.clone(), self.expelled.clone())
+    }
+
+    /// One line for both operators, if the node was removed.
+    fn removal(&self, node: NodeId) -> Option<String> {
+        self.expelled.contains(node).then(|| {
+            format!("node {node} was removed from this cluster, which is final: start it anew, under a new id and with an empty --data")
+        })
     }
 
     fn gate_refusal(&self, peer: NodeId, about: &About) -> Option<String> {
@@ -233,9 +274,13 @@ async fn welcome(shared: &Shared, mut reader: ReadHalf, mut writer: WriteHalf) -
     let hello = frame::from_payload::<Hello>(&frame::read(&mut reader, &mut buffer, HELLO_LEN_MAX).await?)?;
     let peer = hello.from.node;
     let me = &shared.identity;
-    if let Some(why) = hello.refusal(me).or_else(|| shared.gate_refusal(peer, &hello.about)) {
+    // Nothing about another cluster's node is known here, whatever its id.
+    let unfit = hello.refusal(me);
+    let removal = if unfit.is_none() { shared.removal(peer) } else { None };
+    let removed = removal.is_some();
+    if let Some(why) = unfit.or(removal).or_else(|| shared.gate_refusal(peer, &hello.about)) {
         shared.note_refusal(peer, &why);
-        return send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why })).await;
+        return send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why, removed })).await;
     }
     // The first packet would not have come through, nor the answer gone back.
     shared.faults.mended(peer, &[Direction::Incoming, Direction::Outgoing]).await;
@@ -249,8 +294,8 @@ async fn welcome(shared: &Shared, mut reader: ReadHalf, mut writer: WriteHalf) -
     let link = Link {
         peer,
         peer_run: hello.from.run,
-        reader: LinkReader::with_buffer(peer, reader, buffer, shared.faults.clone()),
-        writer: LinkWriter::new(peer, writer, shared.faults.clone()),
+        reader: shared.reader(peer, reader).with_buffer(buffer),
+        writer: shared.writer(peer, writer),
     };
     let _ = taker.send(link).await;
     Ok(())

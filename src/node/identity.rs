@@ -1,6 +1,6 @@
 //! Who a data directory belongs to. What is persisted wins over the command line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -26,8 +26,11 @@ pub struct Persisted {
     /// The disks that other nodes were first seen with.
     #[serde(default)]
     pub known: BTreeMap<NodeId, u64>,
-    /// The cluster as it was first started, with every node's peer address.
+    /// The nodes of the cluster and their peer addresses, as last heard of.
     pub members: BTreeMap<NodeId, String>,
+    /// Nodes that were removed from the cluster: they are not spoken to, from the first moment on.
+    #[serde(default)]
+    pub retired: BTreeSet<NodeId>,
 }
 
 /// Why a data directory is of no use to this node: one line with the mend. Nothing in it was changed.
@@ -45,6 +48,10 @@ pub enum IdentityError {
         "{dir}/{FILE} is unreadable ({why}): restore it from a backup, or remove this node and add it under a new id"
     )]
     Damaged { dir: String, why: String },
+    #[error(
+        "node {node} was removed from its cluster, which is final: start it anew, under a new id and with an empty --data instead of {dir}"
+    )]
+    Removed { dir: String, node: NodeId },
     #[error("{dir} holds a node's data but no {FILE}: restore it, or choose another --data")]
     Missing { dir: String },
 }
@@ -70,6 +77,9 @@ pub fn open(dir: &Path, node: NodeId, members: &BTreeMap<NodeId, String>) -> Res
             if found.node != node {
                 return Err(IdentityError::AnotherNode { dir: shown(), theirs: found.node, ours: node });
             }
+            if found.retired.contains(&node) {
+                return Err(IdentityError::Removed { dir: shown(), node });
+            }
             // Written to now, so that a directory that has become read-only is told before anything is served.
             probe_writable(dir).map_err(unusable)?;
             Ok((found, true))
@@ -86,6 +96,7 @@ pub fn open(dir: &Path, node: NodeId, members: &BTreeMap<NodeId, String>) -> Res
                 disk: rand::random(),
                 known: BTreeMap::new(),
                 members: members.clone(),
+                retired: BTreeSet::new(),
             };
             write(dir, &path, &persisted).map_err(unusable)?;
             Ok((persisted, false))
@@ -94,19 +105,20 @@ pub fn open(dir: &Path, node: NodeId, members: &BTreeMap<NodeId, String>) -> Res
     }
 }
 
-/// Keeps the disks that peers come with: a peer that comes back under its old id with another disk is not let in, for it no
-/// longer knows what it had voted and acknowledged.
-pub struct KnownDisks {
+/// Keeps what a node has to know of its cluster from its first moment on: who is in it, who was removed, and which disks its peers
+/// came with.
+pub struct Keeper {
     dir: PathBuf,
     persisted: Mutex<Persisted>,
 }
 
-impl KnownDisks {
+impl Keeper {
     pub fn new(dir: &Path, persisted: Persisted) -> Self {
         Self { dir: dir.to_owned(), persisted: Mutex::new(persisted) }
     }
 
-    /// One line why the peer is not let in, if it is not.
+    /// One line why the peer is not let in, if it is not: under its old id with another disk it no longer knows what it had voted and
+    /// acknowledged.
     pub fn refusal(&self, peer: NodeId, disk: u64) -> Option<String> {
         let mut persisted = self.persisted.lock().expect("no panic while held");
         match persisted.known.get(&peer) {
@@ -118,11 +130,36 @@ impl KnownDisks {
             None => {
                 persisted.known.insert(peer, disk);
                 // Not kept is not fatal: the peer is then new once more after our next start.
-                if let Err(e) = write(&self.dir, &self.dir.join(FILE), &persisted) {
-                    tracing::error!("cannot write {}: {e}", self.dir.join(FILE).display());
-                }
+                self.keep(&persisted);
                 None
             }
+        }
+    }
+
+    /// Keeps who is in the cluster and who was removed from it, as the log says. What was known of removals stays.
+    pub fn follow(&self, members: &BTreeMap<NodeId, String>, retired: &BTreeSet<NodeId>) {
+        let mut persisted = self.persisted.lock().expect("no panic while held");
+        if persisted.members == *members && persisted.retired.is_superset(retired) {
+            return;
+        }
+        persisted.members.clone_from(members);
+        persisted.retired.extend(retired);
+        // Not kept is not fatal: the log says it again after our next start.
+        self.keep(&persisted);
+    }
+
+    /// Keeps that this very node was removed: it does not start again.
+    pub fn retire(&self) {
+        let mut persisted = self.persisted.lock().expect("no panic while held");
+        let node = persisted.node;
+        persisted.retired.insert(node);
+        self.keep(&persisted);
+    }
+
+    fn keep(&self, persisted: &Persisted) {
+        let path = self.dir.join(FILE);
+        if let Err(e) = write(&self.dir, &path, persisted) {
+            tracing::error!("cannot write {}: {e}", path.display());
         }
     }
 }
@@ -165,14 +202,30 @@ mod tests {
     fn a_known_node_with_another_disk_is_refused_also_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let (persisted, _) = open(dir.path(), 1, &members()).unwrap();
-        let known = KnownDisks::new(dir.path(), persisted);
+        let known = Keeper::new(dir.path(), persisted);
         assert_eq!(known.refusal(2, 77), None);
         assert_eq!(known.refusal(2, 77), None);
         assert!(known.refusal(2, 78).unwrap().contains("empty disk"));
         let (persisted, _) = open(dir.path(), 1, &members()).unwrap();
-        let known = KnownDisks::new(dir.path(), persisted);
+        let known = Keeper::new(dir.path(), persisted);
         assert!(known.refusal(2, 78).is_some());
         assert_eq!(known.refusal(2, 77), None);
+    }
+
+    #[test]
+    fn a_removal_is_kept_and_a_removed_node_does_not_start_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (persisted, _) = open(dir.path(), 1, &members()).unwrap();
+        let keeper = Keeper::new(dir.path(), persisted);
+        let left = [(1, "a:1".to_owned()), (3, "c:1".to_owned())].into();
+        keeper.follow(&left, &[2].into());
+        // An older word does not bring it back.
+        keeper.follow(&left, &BTreeSet::new());
+        let (persisted, _) = open(dir.path(), 1, &members()).unwrap();
+        assert_eq!((&persisted.members, &persisted.retired), (&left, &[2].into()));
+        Keeper::new(dir.path(), persisted).retire();
+        let refused = open(dir.path(), 1, &members()).unwrap_err();
+        assert!(matches!(refused, IdentityError::Removed { node: 1, .. }), "{refused}");
     }
 
     #[test]

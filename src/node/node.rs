@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::config::{Config, Flaw};
-use super::identity::{self, IdentityError, KnownDisks};
+use super::follow::Follower;
+use super::identity::{self, IdentityError, Keeper};
 use super::view::NodeView;
 use crate::gossip::{self, GossipConfig, GossipNode};
 use crate::http::{self, HttpState};
@@ -23,6 +24,9 @@ use crate::raft::{self, RaftConfig, RaftNode};
 
 /// How long a stopping node waits for requests under way.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a stopping leader waits for another one.
+const RESIGN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A node that serves.
 pub struct Node {
@@ -36,6 +40,8 @@ pub struct Node {
     links: Links,
     stop_http: oneshot::Sender<()>,
     serving: JoinHandle<io::Result<()>>,
+    following: AbortHandle,
+    removed: watch::Receiver<Option<String>>,
 }
 
 /// Why a node does not start: one line, with the mend.
@@ -80,7 +86,9 @@ impl Node {
         } else {
             persisted.members.clone()
         };
-        let known = KnownDisks::new(&config.data, persisted);
+        links.expel(persisted.retired.iter().copied());
+        let keeper = Arc::new(Keeper::new(&config.data, persisted));
+        let known = keeper.clone();
         links.guard(Box::new(move |peer, about| known.refusal(peer, about.disk)));
 
         let (raft, gossip) = tokio::try_join!(
@@ -89,6 +97,9 @@ impl Node {
         )?;
         let (raft, gossip) = (Arc::new(raft), Arc::new(gossip));
         notices.extend(raft.notice.clone());
+        let (removed, removed_seen) = watch::channel(None);
+        let follower = Follower { id: config.id, links: links.clone(), keeper, gossip: gossip.clone(), removed };
+        let following = tokio::spawn(follower.run(raft.roster())).abort_handle();
         let view = NodeView {
             links: links.clone(),
             raft: raft.clone(),
@@ -112,7 +123,20 @@ impl Node {
             let _ = stopped.await;
         }));
         let peer = links.local_addr();
-        Ok(Self { id: config.id, mode: config.mode, http, peer, notices, raft, gossip, links, stop_http, serving })
+        Ok(Self {
+            id: config.id,
+            mode: config.mode,
+            http,
+            peer,
+            notices,
+            raft,
+            gossip,
+            links,
+            stop_http,
+            serving,
+            following,
+            removed: removed_seen,
+        })
     }
 
     /// Where this node's clients reach it.
@@ -130,8 +154,22 @@ impl Node {
         lines
     }
 
-    /// Finishes what is under way and stops.
+    /// Returns once this node has learnt that it was removed from its cluster, with one line for its operator. It is of no more use.
+    pub fn removed(&self) -> impl Future<Output = String> + use<> {
+        let mut removed = self.removed.clone();
+        async move {
+            match removed.wait_for(Option::is_some).await.map(|why| why.clone()) {
+                Ok(Some(why)) => why,
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Hands over the lead, finishes what is under way, and stops.
     pub async fn stop(self) {
+        // While this node still answers: writes are refused only until the next leader is there.
+        self.raft.registry.resign(tokio::time::Instant::now() + RESIGN_PATIENCE).await;
+        self.following.abort();
         let _ = self.stop_http.send(());
         let mut serving = self.serving;
         if tokio::time::timeout(DRAIN_PATIENCE, &mut serving).await.is_err() {

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use crate::cluster::{Cluster, ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults, PeerState, Probe};
+use crate::cluster::{
+    Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults, PeerState, Probe,
+};
 use crate::gossip::GossipNode;
 use crate::model::conflict::ConflictRecord;
 use crate::model::ident::{NodeId, RecordId};
@@ -14,6 +16,7 @@ use crate::net::fault::{self, Direction};
 use crate::net::links::Links;
 use crate::net::probe::probe;
 use crate::raft::RaftNode;
+use crate::registry::{CommandCall, CommandFailure, Reason};
 
 /// One node's [`Cluster`].
 pub struct NodeView {
@@ -56,6 +59,18 @@ impl Cluster for NodeView {
             ap: self.gossip.status(),
             nodes: nodes.collect(),
         }
+    }
+
+    async fn change(
+        &self,
+        change: Change,
+        call: &CommandCall,
+    ) -> Result<Result<Changed, ChangeRefusal>, CommandFailure> {
+        self.raft.registry.change(change, call).await
+    }
+
+    async fn take_snapshot(&self, deadline: Instant) -> Result<u64, Reason> {
+        self.raft.take_snapshot(deadline.into()).await
     }
 
     fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord> {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::contact::Contacts;
 use super::types::Applied;
+use crate::cluster::{Change, ChangeRefusal, Changed};
 use crate::model::ident::NodeId;
 use crate::net::link::{Link, LinkReader, LinkWriter};
 use crate::net::links::{Links, Purpose};
@@ -35,6 +36,8 @@ pub enum Ask {
     Command { proposal: Bytes, budget_ms: u64 },
     /// From which index on is a state as new as this question? By the leader's lease, or by asking a majority.
     ReadIndex { by_lease: bool, budget_ms: u64 },
+    /// Make this change of the cluster, within so many milliseconds.
+    Change { change: Change, budget_ms: u64 },
 }
 
 /// What the leader answers.
@@ -42,6 +45,8 @@ pub enum Ask {
 pub enum Told {
     Applied(Applied),
     Index(u64),
+    /// The change is made, or it was refused.
+    Changed(Result<Changed, ChangeRefusal>),
     /// Nothing was done: this node does not lead.
     NotLeader,
     /// Nothing was done.

@@ -5,7 +5,8 @@
 //! ([`log_io`], on a database that [`durable`] makes survive power cuts, in the layout of [`keys`], with [`witness`] to find out when something is missing). [`network`] sends it to the
 //! peers, whose [`rpc`] takes it in. Once a majority has it on disk, [`state_machine`] applies it and publishes the new state, and
 //! the outcome goes back. A read asks [`reads`] when this node's state is new enough, and then looks at the published state.
-//! [`snapshot`] keeps the whole table from time to time, so that the log can be cut. [`node`] puts all that together,
+//! [`snapshot`] keeps the whole table from time to time, so that the log can be cut. [`roster`] is who is in the cluster, [`members`] changes
+//! that. [`node`] puts all that together,
 //! [`contact`] remembers who was heard of, [`types`] tells openraft what we use, [`flaws`] are for the referee's controls.
 
 pub mod contact;
@@ -16,11 +17,13 @@ pub mod keys;
 pub mod leadership;
 pub mod log_io;
 pub mod log_store;
+pub mod members;
 pub mod mirror;
 pub mod network;
 pub mod node;
 pub mod reads;
 pub mod registry;
+pub mod roster;
 pub mod rpc;
 pub mod snapshot;
 pub mod state_machine;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{Fatal as RaftFatal, InitializeError, RaftError};
 use openraft::{BasicNode, Config, SnapshotPolicy};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::contact::Contacts;
 use super::durable::{Fdatasync, Owner, StartError};
@@ -21,19 +22,24 @@ use super::log_store::{Closed, LogStore, MIRROR_BYTES_MAX};
 use super::network::NetworkFactory;
 use super::reads::{Reads, Sources};
 use super::registry::RaftRegistry;
+use super::roster::Roster;
 use super::rpc::RpcServer;
 use super::snapshot::SnapshotStore;
 use super::state_machine::StateMachine;
-use super::types::Raft;
+use super::types::{LogId, Raft};
 use crate::cluster::Role;
 use crate::model::ident::NodeId;
 use crate::net::clock::{Clock, SystemClock};
 use crate::net::links::{Links, Purpose};
+use crate::registry::Reason;
 
 /// The exit code of a node that cannot go on.
 const EXIT_FAILED: i32 = 3;
 /// How long a stopping node waits for its disk.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a snapshot that was asked for is asked for again, as long as there is none.
+const SNAPSHOT_POLL: Duration = Duration::from_millis(200);
 
 /// When a leader counts as lost. The wider `election_min..election_max`, the rarer two candidates at once; the shorter, the sooner
 /// a new leader, and the more often a slow one is deposed for nothing.
@@ -57,6 +63,8 @@ pub struct RaftConfig {
     pub node: NodeId,
     /// The first members and their peer addresses (HOST:PORT), this node among them. Once there is a log, what it says counts.
     pub cluster_members: BTreeMap<NodeId, String>,
+    /// False: this node joins a cluster that there is already, and waits to be told of it.
+    pub founds: bool,
     /// Holds `raft/`, `snap/` and a file that tells whose they are.
     pub data_dir: PathBuf,
     pub timing: Timing,
@@ -76,6 +84,7 @@ impl RaftConfig {
         Self {
             node,
             cluster_members,
+            founds: true,
             data_dir,
             timing: Timing::default(),
             snapshot_every: 50_000,
@@ -164,6 +173,9 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
         commands: RaftRegistry::commands(),
         flaws: config.flaws,
         speculation: Speculation::default(),
+        contacts: contacts.clone(),
+        timing: config.timing,
+        change: tokio::sync::Mutex::default(),
     });
 
     // A node that has taken part before may have promised a leader, just before it stopped, not to elect another one yet.
@@ -180,6 +192,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     };
     tasks.push(tokio::spawn(forward::serve(forwarded, contacts, answer)).abort_handle());
     tasks.push(tokio::spawn(watch_over(raft.clone(), config.fatal.clone())).abort_handle());
+    tasks.push(tokio::spawn(registry.clone().finish_changes()).abort_handle());
     if let Some(until) = guarded_until {
         let raft = raft.clone();
         let guard = async move {
@@ -189,7 +202,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
         tasks.push(tokio::spawn(guard).abort_handle());
     }
     let notice = notice(&raft, &config.cluster_members);
-    if pristine {
+    if pristine && config.founds {
         tasks.push(tokio::spawn(begin(raft.clone(), config)).abort_handle());
     }
     Ok(RaftNode { registry, notice, raft, tasks, closed, snapshots_closed })
@@ -293,7 +306,7 @@ impl RaftNode {
             () if membership.voter_ids().any(|voter| voter == *id) => Role::Voter,
             () => Role::Learner,
         };
-        let index = |id: Option<super::types::LogId>| id.map_or(0, |id| id.index());
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index());
         RaftStatus {
             leader: metrics.current_leader,
             term: metrics.current_term,
@@ -303,10 +316,37 @@ impl RaftNode {
         }
     }
 
+    /// Who is in the cluster as far as this node has applied the log, and who was removed from it.
+    pub fn roster(&self) -> watch::Receiver<Arc<Roster>> {
+        self.registry.view.roster()
+    }
+
+    /// Has the table written to disk as it is now, or later; the index of the last entry in the snapshot.
+    pub async fn take_snapshot(&self, deadline: Instant) -> Result<u64, Reason> {
+        let internal = |e: &dyn std::fmt::Display| Reason::Internal(e.to_string());
+        let Some(applied) = self.registry.view.now().applied else { return Err(Reason::Starting) };
+        let is_new = |snapshot: Option<LogId>| snapshot.filter(|snapshot| snapshot.index() >= applied.index());
+        let mut metrics = self.raft.metrics();
+        let taken = async {
+            loop {
+                if let Some(snapshot) = is_new(metrics.borrow_and_update().snapshot) {
+                    return Ok(snapshot.index());
+                }
+                // Asked again each time: one that was under way already, of an older state, is not enough.
+                self.raft.trigger().snapshot().await.map_err(|e| internal(&e))?;
+                let changed = timeout(SNAPSHOT_POLL, metrics.changed()).await;
+                if let Ok(Err(e)) = changed {
+                    return Err(internal(&e));
+                }
+            }
+        };
+        timeout_at(deadline, taken).await.unwrap_or(Err(Reason::Timeout))
+    }
+
     /// Which entries this node's log holds.
     pub fn log_extent(&self) -> LogExtent {
         let metrics = self.raft.metrics().borrow_watched().clone();
-        let index = |id: Option<super::types::LogId>| id.map(|id| id.index());
+        let index = |id: Option<LogId>| id.map(|id| id.index());
         LogExtent { purged: index(metrics.purged), snapshot: index(metrics.snapshot), last: metrics.last_log_index }
     }
 

@@ -166,7 +166,7 @@ impl Sources {
                     Ok(Told::Index(index)) => index,
                     Ok(Told::NotLeader) => return Err(Reason::NotLeader { leader: None }),
                     Ok(Told::Refused(why) | Told::Unknown(why)) => return Err(why.into()),
-                    Ok(Told::Applied(_)) => {
+                    Ok(Told::Applied(_) | Told::Changed(_)) => {
                         return Err(Reason::Internal("the leader answered another question".into()));
                     }
                     Err(Silence::Overloaded) => return Err(Reason::Overloaded),

@@ -8,7 +8,7 @@ use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::Flaws;
+use super::contact::Contacts;
 use super::flaws::Speculation;
 use super::forward::{Ask, Forwarder, Silence, Told};
 use super::leadership::{Leadership, Target};
@@ -16,6 +16,7 @@ use super::log_store::LogStore;
 use super::reads::{Proof, Reads};
 use super::state_machine::{Published, View};
 use super::types::{Applied, Proposal, Raft};
+use super::{Flaws, Timing};
 use crate::model::command::{Action, Command};
 use crate::model::ident::{Mode, NodeId, Revision};
 use crate::model::lease::KeptAlive;
@@ -46,6 +47,10 @@ pub struct RaftRegistry {
     pub(super) commands: Semaphore,
     pub(super) flaws: Flaws,
     pub(super) speculation: Speculation,
+    pub(super) contacts: Arc<Contacts>,
+    pub(super) timing: Timing,
+    /// Held while this node, leading, changes the cluster.
+    pub(super) change: tokio::sync::Mutex<()>,
 }
 
 /// What became of a command proposed at this node.
@@ -114,7 +119,7 @@ impl RaftRegistry {
                         Ok(Told::Applied(applied)) => return Ok(applied),
                         Ok(Told::Refused(why)) => return Err(NotApplied(why.into())),
                         Ok(Told::Unknown(why)) => return Err(Unknown(why.into())),
-                        Ok(Told::Index(_)) => {
+                        Ok(Told::Index(_) | Told::Changed(_)) => {
                             return Err(Unknown(Reason::Internal("the leader answered another question".into())));
                         }
                         Ok(Told::NotLeader) => {
@@ -163,6 +168,9 @@ impl RaftRegistry {
                     Proposed::Unknown(why) => Told::Unknown(why.into()),
                 }
             }
+            Ask::Change { change, budget_ms } => {
+                self.change_for_peer(change, Instant::now() + Duration::from_millis(budget_ms)).await
+            }
             Ask::ReadIndex { by_lease, budget_ms } => {
                 let proof = if by_lease { Proof::Lease } else { Proof::Majority };
                 let deadline = Instant::now() + Duration::from_millis(budget_ms);
@@ -177,7 +185,7 @@ impl RaftRegistry {
     }
 
     /// Returns when this node's state is as new as the call, or why it is not by the deadline.
-    async fn catch_up(&self, proof: Proof, call: &QueryCall) -> Result<(), Reason> {
+    pub(super) async fn catch_up(&self, proof: Proof, call: &QueryCall) -> Result<(), Reason> {
         let deadline = Instant::from_std(call.deadline);
         let began = Instant::now();
         let patience = began + deadline.saturating_duration_since(began) / 2;

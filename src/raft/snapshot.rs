@@ -14,12 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use super::durable::{Barrier, Disk, StartError};
 use super::log_store::Closed;
+use super::roster::Retired;
 use super::state_machine::SnapshotData;
 use super::types::{Snapshot, SnapshotMeta};
 use crate::model::table::Table;
 
-/// How a table is written. Another number is another layout, which this version does not read.
-const SNAPSHOT_VERSION: u8 = 1;
+/// How the content is written. Another number is another layout, which this version does not read.
+const SNAPSHOT_VERSION: u8 = 2;
 /// A piece is one value in sled, and one frame on the wire.
 pub const PIECE_LEN_MAX: usize = 60 * 1024;
 const CURRENT: &[u8] = b"M:current";
@@ -32,6 +33,13 @@ pub struct SnapshotStore {
     /// Dropped after the database: whoever waits for that then knows that it is closed.
     _open: mpsc::Sender<()>,
     when_closed: Mutex<Option<Closed>>,
+}
+
+/// What a snapshot holds beside the membership, which openraft keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    pub table: Table,
+    pub retired: Retired,
 }
 
 /// Names a snapshot that was current once.
@@ -89,16 +97,16 @@ impl SnapshotStore {
         }))
     }
 
-    /// Writes a snapshot of this table, and makes it the current one unless that is newer.
-    pub fn build(self: &Arc<Self>, meta: &SnapshotMeta, table: &Table) -> io::Result<Snapshot> {
-        let pieces = encode(table)?;
+    /// Writes a snapshot of this content, and makes it the current one unless that is newer.
+    pub fn build(self: &Arc<Self>, meta: &SnapshotMeta, content: &Content) -> io::Result<Snapshot> {
+        let pieces = encode(content)?;
         let record = self.publish(meta, &pieces)?;
         let meta = record.meta.clone();
         Ok(Snapshot { meta, snapshot: SnapshotData::Stored(StoredSnapshot { store: self.clone(), record }) })
     }
 
-    /// Makes this the current snapshot, unless it is already; returns its table.
-    pub fn install(self: &Arc<Self>, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<Table> {
+    /// Makes this the current snapshot, unless it is already; returns its content.
+    pub fn install(self: &Arc<Self>, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<Content> {
         let pieces = match data {
             SnapshotData::Stored(stored) if Arc::ptr_eq(self, &stored.store) => {
                 return self.load(&stored.record).and_then(|bytes| decode(&bytes));
@@ -109,9 +117,9 @@ impl SnapshotStore {
             SnapshotData::Received(pieces) => pieces,
         };
         // Decoded before anything is written: what cannot be read must not replace what can.
-        let table = decode(&pieces.concat())?;
+        let content = decode(&pieces.concat())?;
         self.publish(meta, &pieces)?;
-        Ok(table)
+        Ok(content)
     }
 
     fn publish(&self, meta: &SnapshotMeta, pieces: &[Bytes]) -> io::Result<Record> {
@@ -202,15 +210,15 @@ fn delete(disk: &Disk, id: u64) -> io::Result<()> {
     }
 }
 
-fn encode(table: &Table) -> io::Result<Vec<Bytes>> {
+fn encode(content: &Content) -> io::Result<Vec<Bytes>> {
     let mut pieces = Pieces::default();
     pieces.current.push(SNAPSHOT_VERSION);
-    postcard::serialize_with_flavor(table, pieces).map_err(io::Error::other)
+    postcard::serialize_with_flavor(content, pieces).map_err(io::Error::other)
 }
 
-fn decode(bytes: &[u8]) -> io::Result<Table> {
+fn decode(bytes: &[u8]) -> io::Result<Content> {
     match bytes.split_first() {
-        Some((&SNAPSHOT_VERSION, table)) => postcard::from_bytes(table).map_err(io::Error::other),
+        Some((&SNAPSHOT_VERSION, content)) => postcard::from_bytes(content).map_err(io::Error::other),
         _ => Err(io::Error::other("the snapshot is of another version")),
     }
 }

@@ -15,7 +15,8 @@ use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::snapshot::{SnapshotStore, StoredSnapshot};
+use super::roster::Roster;
+use super::snapshot::{Content, SnapshotStore, StoredSnapshot};
 use super::types::{Applied, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::model::table::Table;
 
@@ -44,12 +45,18 @@ pub struct View {
     published: Arc<ArcSwap<Published>>,
     /// Index of the next entry to apply; raised after `published`.
     next: watch::Receiver<u64>,
+    roster: watch::Receiver<Arc<Roster>>,
 }
 
 impl View {
     /// The newest state. It stays as it is while it is held.
     pub fn now(&self) -> arc_swap::Guard<Arc<Published>> {
         self.published.load()
+    }
+
+    /// Who is in the cluster, as of the last membership applied here, and who was removed from it. Raised before `now`.
+    pub fn roster(&self) -> watch::Receiver<Arc<Roster>> {
+        self.roster.clone()
     }
 
     /// Returns once the entry of this index, and all before it, are applied. False: the state machine is gone.
@@ -68,7 +75,7 @@ impl View {
 pub struct StateMachine {
     table: Table,
     applied: Option<LogId>,
-    membership: StoredMembership,
+    roster: watch::Sender<Arc<Roster>>,
     published: Arc<ArcSwap<Published>>,
     next: watch::Sender<u64>,
     snapshots: Arc<SnapshotStore>,
@@ -83,11 +90,12 @@ impl StateMachine {
     pub fn new(snapshots: Arc<SnapshotStore>, durable: Option<watch::Receiver<u64>>) -> (Self, View) {
         let published = Arc::new(ArcSwap::default());
         let (next, next_seen) = watch::channel(0);
-        let view = View { published: published.clone(), next: next_seen };
+        let (roster, roster_seen) = watch::channel(Arc::default());
+        let view = View { published: published.clone(), next: next_seen, roster: roster_seen };
         let machine = Self {
             table: Table::default(),
             applied: None,
-            membership: StoredMembership::default(),
+            roster,
             published,
             next,
             snapshots,
@@ -115,7 +123,8 @@ impl StateMachine {
                     Some(Applied { outcome, revision: self.table.revision() })
                 }
                 EntryPayload::Membership(membership) => {
-                    self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                    let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
+                    self.roster.send_modify(|roster| Arc::make_mut(roster).follow(stored));
                     None
                 }
             };
@@ -141,7 +150,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        Ok((self.applied, self.membership.clone()))
+        Ok((self.applied, self.roster.borrow().membership.clone()))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
@@ -168,15 +177,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         self.snapshot_began = Some(Instant::now());
-        let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
-        SnapshotBuilder { table: self.table.clone(), meta, store: self.snapshots.clone() }
+        let roster = self.roster.borrow().clone();
+        let meta = SnapshotMeta { last_log_id: self.applied, last_membership: roster.membership.clone() };
+        let content = Content { table: self.table.clone(), retired: roster.retired.clone() };
+        SnapshotBuilder { content, meta, store: self.snapshots.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let (store, keep) = (self.snapshots.clone(), meta.clone());
-        self.table = blocking(move || store.install(&keep, snapshot)).await?;
+        let Content { table, retired } = blocking(move || store.install(&keep, snapshot)).await?;
+        self.table = table;
         self.applied = meta.last_log_id;
-        self.membership = meta.last_membership.clone();
+        self.roster.send_replace(Arc::new(Roster { membership: meta.last_membership.clone(), retired }));
         self.publish();
         Ok(())
     }
@@ -187,9 +199,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 }
 
-/// Writes a snapshot of the table as it was when this was made, in the background.
+/// Writes a snapshot of the state as it was when this was made, in the background.
 pub struct SnapshotBuilder {
-    table: Table,
+    content: Content,
     meta: SnapshotMeta,
     store: Arc<SnapshotStore>,
 }
@@ -198,8 +210,8 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let (table, meta, store) = (self.table.clone(), self.meta.clone(), self.store.clone());
-        blocking(move || store.build(&meta, &table)).await
+        let (content, meta, store) = (self.content.clone(), self.meta.clone(), self.store.clone());
+        blocking(move || store.build(&meta, &content)).await
     }
 }
 

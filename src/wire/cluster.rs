@@ -58,6 +58,57 @@ pub struct NodeBody {
     pub refused: Option<String>,
 }
 
+/// A node that is to be added.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewNodeBody {
+    /// Never used before in this cluster.
+    #[schema(minimum = 1)]
+    pub id: u64,
+    /// HOST:PORT where its peers reach it.
+    pub peer: String,
+}
+
+/// A node that was added or promoted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MemberBody {
+    pub id: u64,
+    pub peer: String,
+    /// `leader`, `voter` or `learner`.
+    pub role: String,
+}
+
+/// A node that was removed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RemovedBody {
+    pub id: u64,
+    /// `now`, or `before` if it had been removed already.
+    pub removed: String,
+}
+
+/// Who is to lead.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransferBody {
+    /// A voter's id; the one that is best prepared, unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+}
+
+/// Who leads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LeaderBody {
+    pub leader: u64,
+}
+
+/// A snapshot that a node has written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotBody {
+    pub node: u64,
+    /// The last log entry in it.
+    pub index: u64,
+}
+
 /// One page of conflict records, oldest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConflictsBody {

@@ -96,6 +96,13 @@ pub fn refusal(mode: Mode, problem: &Problem) -> Result<Option<Refusal>, Garbled
         Code::LeaseTaken => Refusal::LeaseTaken,
         Code::LeaseForeign => Refusal::LeaseForeign,
         Code::Malformed
+        | Code::NodeUnknown
+        | Code::NodeRemoved
+        | Code::NodeExists
+        | Code::NodeBehind
+        | Code::QuorumAtRisk
+        | Code::CannotLead
+        | Code::ChangeUnderWay
         | Code::RevisionCompacted
         | Code::Unauthorized
         | Code::Forbidden

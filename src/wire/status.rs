@@ -18,6 +18,13 @@ pub enum Code {
     LeaseExpired,
     LeaseTaken,
     LeaseForeign,
+    NodeUnknown,
+    NodeRemoved,
+    NodeExists,
+    NodeBehind,
+    QuorumAtRisk,
+    CannotLead,
+    ChangeUnderWay,
     RevisionCompacted,
     // Refusals by the door: the registry never saw the request.
     Malformed,
@@ -70,7 +77,7 @@ pub enum Kind {
     Refusal,
     /// By the door: this request will never be accepted as it is.
     Rejection,
-    /// By the door, for now: sending the same again may succeed, and does no harm.
+    /// For now: sending the same again may succeed, and does no harm.
     Deferral,
     /// No outcome came: after a surely unapplied one, sending it again does no harm; after an unknown one, only if the
     /// command is safe to repeat.
@@ -104,7 +111,7 @@ const fn row(
 }
 
 /// The table. 429 and 503 always mean "not applied", 504 always "unknown"; a 500 is a bug, and "unknown" unless its body says otherwise.
-pub static TABLE: [Row; 27] = [
+pub static TABLE: &[Row] = &[
     row(Code::NameTaken, "name_taken", Kind::Refusal, 409, None, "Somebody else holds the name."),
     row(Code::NotFound, "not_found", Kind::Refusal, 404, None, "No entry stands there."),
     row(Code::TokenStale, "token_stale", Kind::Refusal, 412, None, "The token is not that of the current grant."),
@@ -121,6 +128,41 @@ pub static TABLE: [Row; 27] = [
         "A lease of that id lives, with another ttl or of another credential.",
     ),
     row(Code::LeaseForeign, "lease_foreign", Kind::Refusal, 403, None, "Another credential made that lease."),
+    row(Code::NodeUnknown, "node_unknown", Kind::Refusal, 404, None, "The cluster has no node of that id."),
+    row(
+        Code::NodeRemoved,
+        "node_removed",
+        Kind::Refusal,
+        410,
+        None,
+        "That node was removed, and its id never returns.",
+    ),
+    row(Code::NodeExists, "node_exists", Kind::Refusal, 409, None, "Another node has that id or that address."),
+    row(Code::NodeBehind, "node_behind", Kind::Deferral, 409, None, "The learner has not caught up with the log yet."),
+    row(
+        Code::QuorumAtRisk,
+        "quorum_at_risk",
+        Kind::Deferral,
+        409,
+        None,
+        "Too few of the voters that there would be are in reach.",
+    ),
+    row(
+        Code::CannotLead,
+        "cannot_lead",
+        Kind::Deferral,
+        409,
+        None,
+        "No voter is in reach and caught up that could lead.",
+    ),
+    row(
+        Code::ChangeUnderWay,
+        "change_under_way",
+        Kind::Deferral,
+        409,
+        None,
+        "Another change of the cluster is being made.",
+    ),
     row(
         Code::RevisionCompacted,
         "revision_compacted",
@@ -263,7 +305,7 @@ pub fn outcome_status(outcome: &Outcome) -> u16 {
 /// The table as text, a line for each row, for the guide.
 pub fn printed() -> String {
     let mut text = String::from("code                 status  if unknown  sending it again    meaning\n");
-    for row in &TABLE {
+    for row in TABLE {
         let unknown = match row.unknown {
             Some(status) => status.to_string(),
             None => "-".to_owned(),
@@ -294,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_503_never_hides_an_applied_write_and_a_504_never_claims_certainty() {
-        for row in &TABLE {
+        for row in TABLE {
             assert_ne!(row.status, 504, "{}", row.text);
             assert!(!matches!(row.unknown, Some(429 | 503)), "{}", row.text);
         }

@@ -3,6 +3,7 @@
 mod gossip;
 mod net;
 mod raft_cluster;
+mod raft_members;
 mod raft_pinned;
 mod raft_storage;
 mod table;

@@ -28,6 +28,7 @@ pub struct Cluster {
     links: BTreeMap<NodeId, Links>,
     members: BTreeMap<NodeId, String>,
     data: TempDir,
+    founders: std::ops::RangeInclusive<NodeId>,
     tune: fn(&mut RaftConfig),
 }
 
@@ -38,7 +39,8 @@ impl Cluster {
 
     pub async fn start_tuned(count: u64, tune: fn(&mut RaftConfig)) -> Self {
         let data = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let mut cluster = Self { nodes: BTreeMap::new(), links: BTreeMap::new(), members: BTreeMap::new(), data, tune };
+        let (nodes, links, members, founders) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), 1..=count);
+        let mut cluster = Self { nodes, links, members, data, founders, tune };
         for id in 1..=count {
             let links = bind(id, "127.0.0.1:0".parse().unwrap()).await;
             cluster.members.insert(id, links.local_addr().to_string());
@@ -50,8 +52,19 @@ impl Cluster {
         cluster
     }
 
+    /// Starts a node that is no member yet; where its peers reach it.
+    pub async fn newcomer(&mut self, id: NodeId) -> String {
+        let links = bind(id, "127.0.0.1:0".parse().unwrap()).await;
+        let at = links.local_addr().to_string();
+        self.members.insert(id, at.clone());
+        self.links.insert(id, links);
+        self.run(id).await.unwrap();
+        at
+    }
+
     async fn run(&mut self, id: NodeId) -> Result<(), StartError> {
         let mut config = RaftConfig::new(id, self.members.clone(), self.data_dir(id));
+        config.founds = self.founders.contains(&id);
         config.timing = timing();
         config.fatal = Arc::new(|line| panic!("{line}"));
         (self.tune)(&mut config);
@@ -83,6 +96,16 @@ impl Cluster {
             let both = |peer: &NodeId| [((*peer, Direction::Outgoing), cut), ((*peer, Direction::Incoming), cut)];
             links.faults().set(others.flat_map(both).collect::<Vec<_>>());
         }
+    }
+
+    /// Cuts one node off from all others.
+    pub fn sever(&self, id: NodeId) {
+        self.cut(&[id]);
+    }
+
+    /// Where a node's peers reach it.
+    pub fn address(&self, id: NodeId) -> String {
+        self.members[&id].clone()
     }
 
     pub async fn leader(&self) -> NodeId {

@@ -8,7 +8,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use quorate::gossip::context::{Context, OpId, Run};
 use quorate::gossip::map::{Applied, Map, State};
 use quorate::gossip::message::{self, Message};
-use quorate::gossip::operation::{Defeat, Grant, MetaChange, Operation, Reason, Stamp};
+use quorate::gossip::operation::{Defeat, DropReason, Grant, MetaChange, Operation, Reason, Stamp};
+use quorate::gossip::vouch::Vouch;
 use quorate::model::entry::Holder;
 use quorate::model::ident::Meta;
 use quorate::model::time::UnixMillis;
@@ -34,8 +35,19 @@ fn operations(choices: &[(usize, u8, u16)]) -> Vec<Operation> {
             _ => None,
         });
         let defeats = defeats.collect::<Vec<_>>();
+        let vouches = made.iter().filter_map(|made| match made {
+            Operation::Vouch(vouch) => Some(Arc::clone(vouch)),
+            _ => None,
+        });
+        let vouches = vouches.collect::<Vec<_>>();
+        // Of a lease, the later vouch takes over from the earlier one.
+        let moved = vouches.iter().enumerate().filter_map(|(at, older)| {
+            let newer = vouches[at + 1..].iter().find(|newer| newer.lease == older.lease)?;
+            Some((older.id, Arc::clone(newer)))
+        });
+        let moved = moved.collect::<Vec<_>>();
         let some = (!grants.is_empty()).then(|| &grants[pick % grants.len().max(1)]);
-        made.push(match (kind % 8, some) {
+        made.push(match (kind % 12, some) {
             (3, Some(grant)) => Operation::Meta {
                 grant: grant.id,
                 change: MetaChange { stamp, meta: format!("{{\"at\":{at}}}").parse().unwrap() },
@@ -45,7 +57,8 @@ fn operations(choices: &[(usize, u8, u16)]) -> Vec<Operation> {
                 let owner = "o".parse().unwrap();
                 let loser = ("l".parse().unwrap(), grant.token());
                 let winner = (owner, id.token(at as u64));
-                let defeat = Defeat { name: "n".parse().unwrap(), loser, winner, at: UnixMillis(at as u64) };
+                let (name, at) = ("n".parse().unwrap(), UnixMillis(at as u64));
+                let defeat = Defeat { name, loser, lease: grant.lease.clone(), winner, at };
                 Operation::Remove { stamp, grants: vec![grant.id], reason: Reason::Conflict(Box::new(defeat)) }
             }
             (6, _) if !defeats.is_empty() => {
@@ -57,6 +70,28 @@ fn operations(choices: &[(usize, u8, u16)]) -> Vec<Operation> {
                 let unseen = OpId { run: Run { node: (pick % RUNS) as u64 + 1, bits: 9 }, number: pick as u64 % 9 + 1 };
                 Operation::Remove { stamp, grants: vec![unseen], reason: Reason::Given }
             }
+            (8, _) => Operation::Vouch(Arc::new(Vouch {
+                id,
+                hlc: stamp.hlc,
+                lease: format!("l{}", pick % 2).parse().unwrap(),
+                ttl_ms: 1_000 * (1 + pick as u64 % 3),
+                credential: None,
+                origin: stamp,
+            })),
+            (9, _) if !vouches.is_empty() => {
+                Operation::Drop { stamp, vouches: vec![vouches[pick % vouches.len()].id], why: DropReason::Expired }
+            }
+            (10, _) if !moved.is_empty() => {
+                let (older, newer) = moved[pick % moved.len()].clone();
+                Operation::Drop { stamp, vouches: vec![older], why: DropReason::Moved(vec![newer]) }
+            }
+            (11, _) if !vouches.is_empty() => {
+                let lease = &vouches[pick % vouches.len()].lease;
+                let of_lease = vouches.iter().filter(|vouch| vouch.lease == *lease).map(|vouch| vouch.id);
+                let bound = grants.iter().filter(|grant| grant.lease.as_ref() == Some(lease)).map(|grant| grant.id);
+                let why = DropReason::Revoked { grants: bound.collect() };
+                Operation::Drop { stamp, vouches: of_lease.collect(), why }
+            }
             (kind, some) => Operation::Add(Arc::new(Grant {
                 id,
                 hlc: stamp.hlc,
@@ -65,6 +100,7 @@ fn operations(choices: &[(usize, u8, u16)]) -> Vec<Operation> {
                     0 => Holder::Owner(format!("n{}", pick % 3).parse().unwrap(), format!("o{run}").parse().unwrap()),
                     _ => Holder::Member("g".parse().unwrap(), format!("m{}", pick % 3).parse().unwrap()),
                 },
+                lease: (pick % 3 != 0).then(|| format!("l{}", pick % 2).parse().unwrap()),
                 meta: Meta::empty(),
                 since: UnixMillis(0),
                 takes: some.filter(|_| kind == 2).map(|grant| vec![grant.id]).unwrap_or_default(),
@@ -119,7 +155,7 @@ proptest! {
 
     #[test]
     fn the_same_operations_by_any_route_make_the_same_state(
-        choices in prop::collection::vec((0..RUNS, 0u8..8, any::<u16>()), 1..40),
+        choices in prop::collection::vec((0..RUNS, 0u8..12, any::<u16>()), 1..40),
         seed in any::<u64>(),
     ) {
         let operations = operations(&choices);
@@ -139,7 +175,7 @@ proptest! {
 
     #[test]
     fn a_state_made_for_an_older_context_does_no_harm(
-        choices in prop::collection::vec((0..RUNS, 0u8..8, any::<u16>()), 1..40),
+        choices in prop::collection::vec((0..RUNS, 0u8..12, any::<u16>()), 1..40),
         seed in any::<u64>(),
     ) {
         let operations = operations(&choices);

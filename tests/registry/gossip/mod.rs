@@ -2,6 +2,7 @@
 
 mod calls;
 mod laws;
+mod leases;
 mod nodes;
 mod runs;
 mod simulation;

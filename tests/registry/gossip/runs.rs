@@ -186,14 +186,12 @@ fn a7_the_same_owner_on_both_sides_is_no_conflict() {
     world.holds();
     assert!(world.losers(1).is_empty());
     // Listed once, by the better rank; either token is still that grant.
-    let Answer::Entries { entries, .. } = world.nodes[&1].query(&Query::Names { page: Page::default() }) else {
-        panic!()
-    };
+    let Answer::Entries { entries, .. } = world.query(1, &Query::Names { page: Page::default() }) else { panic!() };
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].token, left.token);
     assert_eq!(world.nodes[&1].status().names, 1);
     for token in [left.token, right.token] {
-        assert!(matches!(world.nodes[&1].query(&whereis("x", Some(token))), Answer::Entry(_)));
+        assert!(matches!(world.query(1, &whereis("x", Some(token))), Answer::Entry(_)));
     }
     assert_eq!(world.execute(1, unregister("x", Some(right.token))), Outcome::Ended(Ended::Now));
     world.run(100);

@@ -98,7 +98,7 @@ fn command(world: &mut World, node: NodeId, rng: &mut StdRng, tokens: &mut Vec<(
         _ => None,
     };
     if let (Outcome::Granted { entry, .. }, Some(name)) = (world.execute(node, action), key) {
-        let shown = world.nodes[&node].query(&whereis(&name, Some(entry.token)));
+        let shown = world.query(node, &whereis(&name, Some(entry.token)));
         assert!(matches!(shown, Answer::Entry(_)) || world.is_flawed(), "a node shows its own write: {shown:?}");
         tokens.push((name, entry.token));
     }

@@ -9,14 +9,17 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use quorate::gossip::context::{OpId, Run};
 use quorate::gossip::core::{Core, CoreConfig, Effect, Effects, Flaws, Now};
 use quorate::gossip::hlc::Hlc;
+use quorate::gossip::keep_alive::Keeping;
 use quorate::gossip::message::{self, Message};
-use quorate::gossip::operation::{Grant, Operation, Reason};
+use quorate::gossip::operation::{DropReason, Grant, Operation, Reason};
 use quorate::gossip::rank::{Policy, Rank};
 use quorate::model::command::{Action, Condition};
 use quorate::model::entry::{Entry, Holder};
-use quorate::model::ident::{Meta, NodeId, Token};
-use quorate::model::outcome::Outcome;
+use quorate::model::ident::{LeaseId, Meta, NodeId, Token};
+use quorate::model::lease::KeptAlive;
+use quorate::model::outcome::{Outcome, Refusal};
 use quorate::model::query::{Answer, Query};
+use quorate::registry::KeepAlive;
 
 #[derive(Clone, Debug)]
 pub struct Weather {
@@ -76,6 +79,8 @@ pub struct World {
     skew_ms: BTreeMap<NodeId, i64>,
     /// Every operation ever made.
     pub made: BTreeMap<OpId, Operation>,
+    /// What came of keep-alives that were passed on.
+    pub kept: BTreeMap<(NodeId, u64), Vec<Result<KeptAlive, Refusal>>>,
     /// What was wrong on the way.
     wrong: Vec<String>,
 }
@@ -99,6 +104,7 @@ impl World {
             runs: 0,
             skew_ms: BTreeMap::new(),
             made: BTreeMap::new(),
+            kept: BTreeMap::new(),
             wrong: Vec::new(),
         };
         for node in 1..=size {
@@ -229,6 +235,9 @@ impl World {
                         }
                     }
                 }
+                Effect::Kept { id, results } => {
+                    self.kept.insert((node, id), results);
+                }
                 Effect::Advanced | Effect::Confirmed | Effect::Told { .. } => {}
             }
         }
@@ -315,8 +324,46 @@ impl World {
         self.execute(node, register(name, owner, Condition::Free))
     }
 
+    /// Creates a lease and gives its id.
+    pub fn lease(&mut self, node: NodeId, ttl_ms: u64) -> LeaseId {
+        let create = Action::CreateLease { lease: None, ttl_ms, credential: None };
+        match self.execute(node, create) {
+            Outcome::LeaseCreated { lease, .. } => lease,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Keeps a lease alive through a node, and waits for what comes of it.
+    pub fn keep(&mut self, node: NodeId, lease: &LeaseId) -> Result<KeptAlive, Refusal> {
+        let keep = KeepAlive { leases: vec![lease.clone()], ..KeepAlive::default() };
+        self.keep_all(node, &keep).remove(0)
+    }
+
+    pub fn keep_all(&mut self, node: NodeId, keep: &KeepAlive) -> Vec<Result<KeptAlive, Refusal>> {
+        let id = match self.with(node, |core, now, effects| core.keep_alive(keep, now, effects)) {
+            Keeping::Done(results) => return results,
+            Keeping::Pending(id) => id,
+        };
+        for _ in 0..500 {
+            self.run(1);
+            if let Some(results) = self.kept.remove(&(node, id)) {
+                return results;
+            }
+        }
+        panic!("a keep-alive without an end")
+    }
+
+    pub fn register_with(&mut self, node: NodeId, name: &str, owner: &str, lease: &LeaseId) -> Outcome {
+        let (name, owner, lease) = (name.parse().unwrap(), owner.parse().unwrap(), Some(lease.clone()));
+        self.execute(node, Action::Register { name, owner, meta: Meta::empty(), lease, condition: Condition::Free })
+    }
+
+    pub fn query(&self, node: NodeId, query: &Query) -> Answer {
+        self.nodes[&node].query(query, self.now(node))
+    }
+
     pub fn owner(&self, node: NodeId, name: &str) -> Option<Entry> {
-        match self.nodes[&node].query(&whereis(name, None)) {
+        match self.query(node, &whereis(name, None)) {
             Answer::Entry(entry) => Some(entry),
             _ => None,
         }
@@ -363,6 +410,15 @@ impl World {
                         losers.extend(grants.iter().map(OpId::to_string));
                     }
                 }
+                Operation::Vouch(vouch) => {
+                    standing.insert(vouch.id);
+                }
+                Operation::Drop { vouches, why, .. } => {
+                    gone.extend(vouches);
+                    if let DropReason::Revoked { grants } = why {
+                        gone.extend(grants);
+                    }
+                }
                 Operation::Meta { .. } | Operation::Acknowledge { .. } => {}
             }
         }
@@ -372,7 +428,9 @@ impl World {
             if core.context() != context {
                 return Err(format!("node {node} has not applied what the others have"));
             }
-            let here = core.map().snapshot().fresh.iter().map(|(grant, _)| grant.id).collect::<BTreeSet<_>>();
+            let snapshot = core.map().snapshot();
+            let here = snapshot.fresh.iter().map(|(grant, _)| grant.id);
+            let here = here.chain(snapshot.vouches.iter().map(|vouch| vouch.id)).collect::<BTreeSet<_>>();
             if let Some(back) = here.difference(&standing).next() {
                 return Err(format!("node {node} shows {back}, which has ended"));
             }

@@ -242,7 +242,7 @@ async fn every_answer_is_described_by_its_own_status() {
                 assert!(responses.contains_key(status), "{method} {path} {status}");
             }
             let has_body = operation.get("requestBody").is_some();
-            assert_eq!(has_body, responses.contains_key("422"), "{method} {path}");
+            assert!(!has_body || responses.contains_key("422"), "{method} {path}");
             for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "300") {
                 let content = response["content"].as_object().unwrap();
                 assert!(content.contains_key("application/problem+json"), "{method} {path} {status}");
@@ -256,7 +256,7 @@ async fn every_answer_is_described_by_its_own_status() {
 fn the_guides_table_is_the_one_in_force() {
     let printed = status::printed();
     same_as_golden("status.txt", &printed);
-    let guide = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+    let guide = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     assert!(guide.contains(&printed), "README.md prints another table of statuses");
 }
 

@@ -65,6 +65,11 @@ fn bad_input_of_every_kind_is_told_what_is_wrong() {
 }
 
 #[test]
+fn nodes_come_and_go() {
+    run("nodes.txt");
+}
+
+#[test]
 fn the_cluster_its_conflicts_and_faults_are_served() {
     run("cluster.txt");
 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use quorate::cluster::{ApStatus, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe, Role};
+use quorate::cluster::{
+    ApStatus, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe, Role,
+};
 use quorate::http::{HttpState, MAX_IN_FLIGHT_DEFAULT, MAX_STREAMS_DEFAULT, router, serve};
 use quorate::model::command::{Action, Command};
 use quorate::model::conflict::{ConflictRecord, Contender};
@@ -243,6 +245,28 @@ impl Cluster for Still {
             ap: ApStatus::default(),
             nodes: vec![node(1), node(2), node(3)],
         }
+    }
+
+    async fn change(&self, change: Change, _: &CommandCall) -> Result<Result<Changed, ChangeRefusal>, CommandFailure> {
+        let refused = |refusal| Ok(Err(refusal));
+        match change {
+            Change::Add { node: 9, .. } => refused(ChangeRefusal::Removed { node: 9 }),
+            Change::Add { node, peer } => Ok(Ok(Changed::Member { node, peer, role: Role::Learner, now: node != 3 })),
+            Change::Promote { node: 4 } => refused(ChangeRefusal::Behind { node: 4, entries: 5_000 }),
+            Change::Promote { node } => {
+                Ok(Ok(Changed::Member { node, peer: "h:1".to_owned(), role: Role::Voter, now: true }))
+            }
+            Change::Remove { node: 1 } => refused(ChangeRefusal::QuorumAtRisk { voters: 2, in_reach: 1 }),
+            Change::Remove { node: 8 } => refused(ChangeRefusal::Unknown { node: 8 }),
+            Change::Remove { node } => Ok(Ok(Changed::Removed { node, now: node != 9 })),
+            Change::Lead { node: Some(3) } => Err(CommandFailure::Unknown(Reason::Timeout)),
+            Change::Lead { node: Some(4) } => Err(CommandFailure::NotApplied(Reason::NoQuorum)),
+            Change::Lead { node } => Ok(Ok(Changed::Leads { node: node.unwrap_or(2) })),
+        }
+    }
+
+    async fn take_snapshot(&self, _: Instant) -> Result<u64, Reason> {
+        Ok(4)
     }
 
     fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord> {

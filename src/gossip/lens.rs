@@ -1,0 +1,70 @@
+//! How this node looks at the grants: which of them count here at present. A local view: nothing of it is ever sent.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::model::ident::{LeaseId, NodeId};
+
+use super::grants::Held;
+use super::operation::Grant;
+use super::rank::{Policy, Rank};
+
+#[derive(Clone, Debug, Default)]
+pub struct Lens {
+    pub policy: Policy,
+    /// Nodes whose grants without a lease do not count here at present.
+    pub hidden: BTreeSet<NodeId>,
+    /// The planted flaw: what came first here stays in sight, whoever is ranked best.
+    pub first_come: bool,
+    /// The leases that a vouch stands for, and whether one of them counts. Only looked up, never iterated.
+    leases: HashMap<LeaseId, bool>,
+}
+
+impl Lens {
+    /// Hides nothing yet.
+    pub fn new(policy: Policy, first_come: bool) -> Self {
+        Self { policy, first_come, ..Self::default() }
+    }
+
+    /// The same view of nodes, and no leases.
+    pub fn without_leases(&self) -> Self {
+        Self { hidden: self.hidden.clone(), leases: HashMap::new(), ..*self }
+    }
+
+    /// A grant with a lease counts while its lease lives, whoever wrote it; one without while its home does.
+    pub fn counts(&self, grant: &Grant) -> bool {
+        match &grant.lease {
+            None => self.hidden.is_empty() || !self.hidden.contains(&grant.id.run.node),
+            Some(lease) => self.leases.get(lease) == Some(&true),
+        }
+    }
+
+    /// Whether a grant does not count now and may count again. Not so one whose lease nobody vouches for: that has ended.
+    pub fn hides(&self, grant: &Grant) -> bool {
+        match &grant.lease {
+            None => !self.counts(grant),
+            Some(lease) => self.leases.get(lease) == Some(&false),
+        }
+    }
+
+    /// Whether a lease lives; none: nobody vouches for it. True if that is a change of which grants count.
+    pub(super) fn set_lease(&mut self, lease: &LeaseId, lives: Option<bool>) -> bool {
+        let former = match lives {
+            Some(lives) => self.leases.insert(lease.clone(), lives),
+            None => self.leases.remove(lease),
+        };
+        (former == Some(true)) != (lives == Some(true))
+    }
+
+    /// Whether a lease lives; none: nobody vouches for it.
+    pub(super) fn lease(&self, lease: &LeaseId) -> Option<bool> {
+        self.leases.get(lease).copied()
+    }
+
+    pub(super) fn best<'a>(&self, held: impl Iterator<Item = &'a Held>) -> Option<&'a Held> {
+        let mut held = held;
+        if self.first_come {
+            return held.next();
+        }
+        held.min_by_key(|held| Rank::of(self.policy, &held.grant))
+    }
+}
