@@ -176,10 +176,8 @@ async fn the_plain_calls_work() {
 async fn every_route_is_described_with_the_parameters_that_it_takes() {
     let server = Server::start(reference()).await;
     let described = raw::send(server.addr, "GET", "/openapi.json", &[], b"").await.json();
-    let mut routes = Vec::new();
     for (path, item) in described["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
-            routes.push(format!("{} {path}", method.to_uppercase()));
             if path == "/livez" {
                 continue;
             }
@@ -195,36 +193,6 @@ async fn every_route_is_described_with_the_parameters_that_it_takes() {
             }
         }
     }
-    routes.sort();
-    let expected = [
-        "DELETE /v1/faults",
-        "DELETE /v1/{mode}/groups/{group}/members/{member}",
-        "DELETE /v1/{mode}/leases/{id}",
-        "DELETE /v1/{mode}/names/{name}",
-        "GET /livez",
-        "GET /readyz",
-        "GET /v1/ap/conflicts",
-        "GET /v1/cluster",
-        "GET /v1/faults",
-        "GET /v1/faults/probe",
-        "GET /v1/{mode}/groups",
-        "GET /v1/{mode}/groups/{group}/members",
-        "GET /v1/{mode}/groups/{group}/members/{member}",
-        "GET /v1/{mode}/leases",
-        "GET /v1/{mode}/leases/{id}",
-        "GET /v1/{mode}/names",
-        "GET /v1/{mode}/names/{name}",
-        "GET /v1/{mode}/watch",
-        "POST /v1/ap/conflicts/{id}/ack",
-        "POST /v1/{mode}/batch",
-        "POST /v1/{mode}/leases",
-        "POST /v1/{mode}/leases/keepalive",
-        "POST /v1/{mode}/leases/{id}/keepalive",
-        "PUT /v1/faults",
-        "PUT /v1/{mode}/groups/{group}/members/{member}",
-        "PUT /v1/{mode}/names/{name}",
-    ];
-    assert_eq!(routes, expected);
 }
 
 #[tokio::test]
