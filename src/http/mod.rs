@@ -4,9 +4,9 @@
 //! becomes a command or a query in [`names`], [`groups`], [`leases`] or [`batch`]; [`params`], [`levels`] and [`conditions`] read
 //! what is asked of the call, [`body`] what it carries, [`mount`] hands it to the registry with its deadline, and [`reply`] turns
 //! what came of it into an answer by the table in `wire::status`, with [`rights`] saying what the caller may do and see, and
-//! [`pieces`] making lists of that. [`watch`] answers with a stream, of which [`streams`] allows so many. [`cluster`], [`nodes`] and
-//! [`health`] serve the rest. [`openapi`] describes it all, with what [`described`] has for many routes; [`mod@serve`] serves the
-//! connections, with [`patience`] for readers.
+//! [`pieces`] making lists of that. [`watch`] answers with what changes and [`messages`] with an inbox: both are streams, of which
+//! [`streams`] allows so many. [`cluster`], [`nodes`] and [`health`] serve the rest. [`openapi`] describes it all, with what
+//! [`described`] has for many routes; [`mod@serve`] serves the connections, with [`patience`] for readers.
 
 mod batch;
 mod body;
@@ -19,6 +19,7 @@ mod groups;
 mod health;
 mod leases;
 mod levels;
+mod messages;
 mod mount;
 mod names;
 mod nodes;
@@ -45,6 +46,7 @@ use self::mount::Mount;
 pub use self::serve::serve;
 use self::streams::Streams;
 use crate::cluster::Cluster;
+use crate::messages::Messages;
 use crate::model::ident::{Mode, NodeId};
 use crate::registry::Registry;
 
@@ -60,6 +62,7 @@ pub struct HttpState {
     pub node: NodeId,
     pub cp: Arc<dyn Registry>,
     pub ap: Arc<dyn Registry>,
+    pub messages: Arc<dyn Messages>,
     pub cluster: Arc<dyn Cluster>,
     /// What `/v1/names` and `/v1/groups` mean.
     pub default_mode: Mode,
@@ -126,6 +129,9 @@ fn mode_routes() -> Vec<UtoipaMethodRouter<Arc<Mount>>> {
         routes!(leases::keep_alive),
         routes!(batch::apply),
         routes!(watch::watch),
+        routes!(messages::send),
+        routes!(messages::publish),
+        routes!(messages::inbox),
     ]
 }
 

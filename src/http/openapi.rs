@@ -9,6 +9,7 @@ use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, R
 
 use crate::wire::body::ProblemBody;
 use crate::wire::event::{ChangesBody, PositionBody, StateBody};
+use crate::wire::message::{GapBody, LetterBody};
 
 /// The description of the API, while routes are being added.
 pub struct Document(OpenApi);
@@ -32,6 +33,8 @@ impl Document {
         add_schema::<StateBody>(&mut components);
         add_schema::<ChangesBody>(&mut components);
         add_schema::<PositionBody>(&mut components);
+        add_schema::<LetterBody>(&mut components);
+        add_schema::<GapBody>(&mut components);
         Self(OpenApiBuilder::new().info(info).components(Some(components)).build())
     }
 

@@ -1,6 +1,6 @@
 """What the fuzzer has to know of this API beyond its description.
 
-1. A watch does not end by itself: its first bytes are taken, and then it is hung up on.
+1. Watches and inboxes do not end by themselves: their first bytes are taken, and then they are hung up on.
 2. Requests may ask for what one node in its time cannot give: an answer within a millisecond, the word of five nodes, a revision of
    the future. The honest answers are 503 and 504, and both are described; they are taken out so that every 5xx that is left is a
    finding.
@@ -15,7 +15,8 @@ _send = requests.Session.send
 
 
 def _send_and_hang_up(self, request, **kwargs):
-    if not urlsplit(request.url).path.endswith("/watch"):
+    path = urlsplit(request.url).path
+    if not (path.endswith("/watch") or "/inbox/" in path):
         return _send(self, request, **kwargs)
     response = _send(self, request, **{**kwargs, "stream": True})
     if response.status_code == 200:

@@ -5,6 +5,7 @@ mod arbitrary;
 mod batch;
 mod deadlines;
 mod leases;
+mod messages;
 mod raw;
 mod rights;
 mod round_trip;
