@@ -1,6 +1,9 @@
 //! The registry in one process: its model, its protocols, its links.
 
+#[path = "../server/certificates.rs"]
+mod certificates;
 mod gossip;
+mod locked_links;
 mod net;
 mod post;
 mod raft_cluster;
