@@ -3,6 +3,7 @@
 pub mod check;
 pub mod compare;
 pub mod dev;
+mod join;
 mod registry;
 mod render;
 pub mod serve;

@@ -201,7 +201,7 @@ impl Caller {
         judge::plain(&answered)
     }
 
-    async fn exchange(&self, prepared: Prepared, timeout: Duration) -> Result<Answered, Broken> {
+    pub(super) async fn exchange(&self, prepared: Prepared, timeout: Duration) -> Result<Answered, Broken> {
         let deadline = Instant::now() + timeout;
         let request = self.http(prepared)?;
         let mut sent = false;

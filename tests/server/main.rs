@@ -2,6 +2,7 @@
 
 mod cli;
 mod durability;
+mod growing;
 mod http;
 mod nodes;
 mod refusals;
