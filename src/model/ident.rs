@@ -158,6 +158,12 @@ macro_rules! id {
             }
         }
 
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl From<$type> for String {
             fn from(id: $type) -> String {
                 id.0.as_ref().to_owned()

@@ -5,7 +5,7 @@ use tokio::sync::Mutex;
 
 use super::state_machine::View;
 use super::types::{Applied, Proposal, Raft};
-use crate::model::table::Table;
+use crate::model::table::{News, Table};
 
 /// Which flaws this node has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ struct Speculative {
 impl Speculation {
     /// What the command would do if nothing went wrong. It is proposed, and its fate ignored.
     pub async fn execute(&self, raft: &Raft, view: &View, proposal: Proposal) -> Result<Applied, String> {
-        let command = proposal.decode()?;
+        let step = proposal.decode()?;
         let term = raft.metrics().borrow_watched().current_term;
         let mut table = self.table.lock().await;
         let speculative = match &mut *table {
@@ -39,10 +39,10 @@ impl Speculation {
             // A new leadership begins with what was really applied.
             other => other.insert(Speculative { term, table: view.now().table.clone() }),
         };
-        let outcome = speculative.table.apply(&command);
+        let outcomes = speculative.table.take(&step, &mut News::default());
         let revision = speculative.table.revision();
         // Under the lock, so that the log has the order in which the outcomes were made up.
         let _ = raft.client_write_ff(proposal, None).await;
-        Ok(Applied { outcome, revision })
+        Ok(Applied { outcomes, revision })
     }
 }

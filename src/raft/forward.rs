@@ -21,7 +21,7 @@ use crate::net::link::{Link, LinkReader, LinkWriter};
 use crate::net::links::{Links, Purpose};
 use crate::registry::Reason;
 
-const FORWARD_VERSION: u8 = 1;
+const FORWARD_VERSION: u8 = 2;
 /// Requests to one peer that wait for its connection. More are refused as overload.
 const QUEUE_LEN_MAX: usize = 16 * 1024;
 /// Requests sent in one write.

@@ -72,6 +72,8 @@ pub struct RaftConfig {
     pub snapshot_every: u64,
     /// Log entries kept behind a snapshot, so that a peer that was away for a moment need not be sent the whole table.
     pub log_kept: u64,
+    /// Events kept in memory, from which a watch can be resumed.
+    pub events_kept: usize,
     pub clock: Arc<dyn Clock>,
     /// Called once, with one line, when the node cannot go on: its disk has failed, or Raft has. Must not return in production:
     /// after a failed `fsync` nothing that the node says can be believed.
@@ -89,6 +91,7 @@ impl RaftConfig {
             timing: Timing::default(),
             snapshot_every: 50_000,
             log_kept: 20_000,
+            events_kept: 10_000,
             clock: Arc::new(SystemClock),
             fatal: Arc::new(|line| {
                 eprintln!("quorate: {line}");
@@ -143,7 +146,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let raft_config = openraft_config(&config, links.identity().cluster.clone(), pristine)?;
     let contacts = Arc::new(Contacts::new(config.clock.clone()));
     let network = NetworkFactory::new(links.clone(), contacts.clone(), config.timing.election_max);
-    let (machine, view) = StateMachine::new(snapshots, Some(log.durable()));
+    let (machine, view) = StateMachine::new(snapshots, Some(log.durable()), config.events_kept);
     let damaged = |e: &dyn std::fmt::Display| StartError::Damaged { path: config.data_dir.clone(), why: e.to_string() };
     let raft =
         Raft::new(config.node, Arc::new(raft_config), network, log.clone(), machine).await.map_err(|e| match e {

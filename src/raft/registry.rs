@@ -22,6 +22,7 @@ use crate::model::ident::{Mode, NodeId, Revision};
 use crate::model::lease::KeptAlive;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
+use crate::model::step::Step;
 use crate::model::time::UnixMillis;
 use crate::net::clock::Clock;
 use crate::registry::{
@@ -238,11 +239,15 @@ impl Registry for RaftRegistry {
             return Err(CommandFailure::NotApplied(Reason::Overloaded));
         };
         let command = Command { action, node: self.node, at: UnixMillis(self.clock.wall_ms()) };
-        let Some(proposal) = Proposal::encode(&command) else {
+        let Some(proposal) = Proposal::encode(&Step::Command(command)) else {
             return Err(CommandFailure::NotApplied(Reason::Internal("the command is too long for the log".into())));
         };
-        let Applied { outcome, revision } = self.carry_out(proposal, call).await?;
-        Ok(Reply { value: outcome, revision: Revision::Cp(revision), provenance: Provenance::default() })
+        let applied = self.carry_out(proposal, call).await?;
+        let revision = Revision::Cp(applied.revision);
+        let Some(value) = applied.one() else {
+            return Err(CommandFailure::Unknown(Reason::Internal("a command had no outcome".into())));
+        };
+        Ok(Reply { value, revision, provenance: Provenance::default() })
     }
 
     async fn query(&self, query: Query, call: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {

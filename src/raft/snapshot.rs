@@ -19,7 +19,8 @@ use super::state_machine::SnapshotData;
 use super::types::{Snapshot, SnapshotMeta};
 use crate::model::table::Table;
 
-/// How the content is written. Another number is another layout, which this version does not read.
+/// How the content is written. Another number is another layout, which this version does not read. 1 knew no leases, and no nodes that
+/// are gone.
 const SNAPSHOT_VERSION: u8 = 2;
 /// A piece is one value in sled, and one frame on the wire.
 pub const PIECE_LEN_MAX: usize = 60 * 1024;

@@ -16,7 +16,7 @@ use quorate::model::ident::{Mode, NodeId, RecordId, Revision, Token};
 use quorate::model::lease::KeptAlive;
 use quorate::model::outcome::{Outcome, Refusal};
 use quorate::model::query::{Answer, Query};
-use quorate::model::table::Table;
+use quorate::model::table::{News, Table};
 use quorate::model::time::UnixMillis;
 use quorate::registry::{
     CommandCall, CommandFailure, KeepAlive, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply, Watch,
@@ -39,7 +39,7 @@ impl Registry for Reference {
 
     async fn execute(&self, action: Action, _: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
         let mut table = self.table.lock().unwrap();
-        let value = table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) });
+        let value = table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) }, &mut News::default());
         Ok(Reply { value, revision: Revision::Cp(table.revision()), provenance: Provenance::default() })
     }
 
@@ -56,7 +56,8 @@ impl Registry for Reference {
 
     async fn batch(&self, actions: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
         let mut table = self.table.lock().unwrap();
-        let apply = |action| table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) });
+        let mut news = News::default();
+        let apply = |action| table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) }, &mut news);
         let value = actions.into_iter().map(apply).collect();
         Ok(Reply { value, revision: Revision::Cp(table.revision()), provenance: Provenance::default() })
     }
