@@ -15,12 +15,18 @@ const CALL_MAX: Duration = Duration::from_secs(5);
 /// How long after a failure the next call is made.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Asks a node of the cluster which cluster it is, and who is in it.
-pub async fn learn(url: &str) -> anyhow::Result<Joining> {
+/// Asks a node of the cluster which cluster it is, and who is in it. The new node must be none of them, unless it has been added under
+/// the address that it will have.
+pub async fn learn(url: &str, id: NodeId, own: &str) -> anyhow::Result<Joining> {
     let caller = Caller::new(url).map_err(|e| anyhow::anyhow!("--join {e}"))?;
     let cluster = caller.cluster(CALL_MAX).await;
     let cluster =
         cluster.with_context(|| format!("cannot join by {url}: give the URL of a node of the cluster that serves"))?;
+    if let Some(known) = cluster.nodes.iter().find(|node| node.id == id)
+        && own != known.peer
+    {
+        bail!("node {id} is at {} already: give this node an --id that was never used", known.peer);
+    }
     let members = cluster.nodes.into_iter().map(|node| (node.id, node.peer)).collect();
     Ok(Joining { cluster: cluster.cluster, members })
 }

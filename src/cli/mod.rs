@@ -1,5 +1,6 @@
 //! The command line: parse, run, print; an exit code that scripts can rely on.
 
+mod backup;
 pub mod check;
 pub mod compare;
 pub mod dev;
@@ -42,6 +43,10 @@ enum Command {
     Dev(dev::DevArgs),
     #[command(flatten)]
     Registry(registry::RegistryCommand),
+    /// Puts the whole cp table, as it is now, into a file
+    Backup(backup::BackupArgs),
+    /// Makes a new cluster of a backup, offline: its first node's data directory
+    Restore(backup::RestoreArgs),
     /// Tells whether recorded histories are linearizable
     Check(check::CheckArgs),
 }
@@ -61,6 +66,8 @@ pub fn main() -> Exit {
         Command::Serve(args) => serve::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Registry(command) => registry::run(command),
+        Command::Backup(args) => backup::backup(args),
+        Command::Restore(args) => backup::run_restore(args),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Compare(args) => compare::run(args),
     };

@@ -22,7 +22,10 @@ pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
         let exit_with_stdin = config.exit_with_stdin;
         match &join {
             Some(_) if identity::is_taken(&config.data) => {}
-            Some(url) => config.joining = Some(join::learn(url).await?),
+            Some(url) => {
+                let own = config.advertise_peer.clone().unwrap_or_else(|| config.peer.to_string());
+                config.joining = Some(join::learn(url, config.id, &own).await?);
+            }
             None => {}
         }
         let node = Node::start(config).await?;

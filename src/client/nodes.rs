@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::call::{Caller, CommandError};
+use super::call::{Caller, Cause, CommandError};
 use super::connection::Broken;
 use super::judge;
 use super::request::{self, Prepared};
@@ -40,6 +41,17 @@ impl Caller {
     /// Has the node write its `cp` table to disk now.
     pub async fn take_snapshot(&self, timeout: Duration) -> Result<SnapshotBody, CommandError> {
         self.change(Method::POST, "/v1/cluster/snapshot", None::<&()>, timeout).await
+    }
+
+    /// The whole `cp` table, as new as this call, for a file. An answer is as long as what is kept in memory for any other may be.
+    pub async fn backup(&self, timeout: Duration) -> Result<Bytes, Cause> {
+        let path = format!("/v1/cluster/backup?timeout_ms={}", request::server_timeout_ms(timeout));
+        let prepared = Prepared { method: Method::GET, path, headers: Vec::new(), body: Vec::new() };
+        let answered = self.exchange(prepared, timeout).await.map_err(Broken::cause)?;
+        match answered.status {
+            200 => Ok(answered.body),
+            _ => Err(judge::plain::<serde_json::Value>(&answered).err().unwrap_or(Cause::Late)),
+        }
     }
 
     async fn change<T: DeserializeOwned>(

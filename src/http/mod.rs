@@ -135,6 +135,7 @@ fn node_routes() -> Vec<UtoipaMethodRouter<Arc<Shared>>> {
         routes!(nodes::remove),
         routes!(nodes::transfer_leader),
         routes!(nodes::snapshot),
+        routes!(nodes::backup),
         routes!(cluster::conflicts),
         routes!(cluster::acknowledge),
         routes!(cluster::faults, cluster::set_faults, cluster::clear_faults),

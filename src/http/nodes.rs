@@ -1,16 +1,18 @@
-//! Nodes that come and go while the cluster runs, who leads it, and snapshots.
+//! Nodes that come and go while the cluster runs, who leads it, snapshots and backups.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{Method, Response};
 use tokio::time::timeout_at;
 
 use super::params::Params;
-use super::reply::{Rejection, failed, json};
+use super::reply::{Rejection, failed, json, node_failure};
 use super::{Shared, body, levels};
 use crate::cluster::{Change, ChangeRefusal, Changed, Role};
 use crate::model::ident::NodeId;
@@ -18,7 +20,7 @@ use crate::registry::{CommandCall, CommandFailure, Reason};
 use crate::wire::body::ProblemBody;
 use crate::wire::cluster::{LeaderBody, MemberBody, NewNodeBody, RemovedBody, SnapshotBody, TransferBody};
 use crate::wire::status::{Certainty, Code};
-use crate::wire::write;
+use crate::wire::{header, write};
 
 /// The longest peer address, in bytes: a host name has 253 at most.
 const PEER_LEN_MAX: usize = 260;
@@ -102,6 +104,34 @@ pub async fn snapshot(State(shared): State<Arc<Shared>>, request: Request) -> Re
         Ok(index) => json(200, write::bytes(64, &SnapshotBody { node: shared.state.node, index })),
         // Begun, perhaps: it does no harm.
         Err(reason) => failed(&reason, Certainty::Unknown),
+    }
+}
+
+/// Gives out the whole `cp` table at one revision, as new as this call, for `quorate restore`.
+#[utoipa::path(get, path = "/v1/cluster/backup", tag = "cluster",
+    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "Until it begins; 2,000 unless given.")),
+    responses(
+        (status = 200, description = "A file that tells by itself whether it is whole.", body = [u8], content_type = "application/octet-stream",
+            headers(("Quorate-Revision" = String, description = "The table's revision."))),
+        (status = "default", description = "None is to be had.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn backup(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let deadline = match deadline(&request) {
+        Ok(deadline) => deadline,
+        Err(rejection) => return rejection.respond(request.method()),
+    };
+    match shared.state.cluster.backup(deadline).await {
+        Ok(backup) => {
+            let len = backup.pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            let pieces = futures_util::stream::iter(backup.pieces.into_iter().map(Ok::<_, Infallible>));
+            let mut response = Response::new(Body::from_stream(pieces));
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+            headers.insert(HeaderName::from_static(header::REVISION), HeaderValue::from(backup.revision));
+            response
+        }
+        Err(reason) => node_failure(&reason),
     }
 }
 

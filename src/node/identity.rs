@@ -37,6 +37,21 @@ pub struct Persisted {
     pub retired: BTreeSet<NodeId>,
 }
 
+impl Persisted {
+    fn new(node: NodeId, founding: &Founding) -> Self {
+        Self {
+            format: FORMAT,
+            cluster: founding.cluster.clone().unwrap_or_else(|| cluster_id(&founding.members)),
+            node,
+            disk: rand::random(),
+            known: BTreeMap::new(),
+            members: founding.members.clone(),
+            entering: founding.cluster.is_some(),
+            retired: BTreeSet::new(),
+        }
+    }
+}
+
 /// Why a data directory is of no use to this node: one line with the mend. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -115,21 +130,19 @@ pub fn open(dir: &Path, node: NodeId, founding: &Founding) -> Result<(Persisted,
             if dir.join("raft").exists() {
                 return Err(IdentityError::Missing { dir: shown() });
             }
-            let persisted = Persisted {
-                format: FORMAT,
-                cluster: founding.cluster.clone().unwrap_or_else(|| cluster_id(&founding.members)),
-                node,
-                disk: rand::random(),
-                known: BTreeMap::new(),
-                members: founding.members.clone(),
-                entering: founding.cluster.is_some(),
-                retired: BTreeSet::new(),
-            };
+            let persisted = Persisted::new(node, founding);
             write(dir, &path, &persisted).map_err(unusable)?;
             Ok((persisted, false))
         }
         Err(e) => Err(unusable(e)),
     }
+}
+
+/// Makes an empty directory this node's, in which the data of a cluster are already.
+pub fn found(dir: &Path, node: NodeId, founding: &Founding) -> Result<(), IdentityError> {
+    let persisted = Persisted { entering: false, ..Persisted::new(node, founding) };
+    write(dir, &dir.join(FILE), &persisted)
+        .map_err(|source| IdentityError::Unusable { dir: dir.display().to_string(), source })
 }
 
 /// Keeps what a node has to know of its cluster from its first moment on: who is in it, who was removed, and which disks its peers

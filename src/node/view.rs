@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use crate::cluster::{
-    Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults, PeerState, Probe,
+    Backup, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults,
+    PeerState, Probe,
 };
 use crate::gossip::GossipNode;
 use crate::model::conflict::ConflictRecord;
@@ -67,6 +68,10 @@ impl Cluster for NodeView {
         call: &CommandCall,
     ) -> Result<Result<Changed, ChangeRefusal>, CommandFailure> {
         self.raft.registry.change(change, call).await
+    }
+
+    async fn backup(&self, deadline: Instant) -> Result<Backup, Reason> {
+        self.raft.backup(deadline).await
     }
 
     async fn take_snapshot(&self, deadline: Instant) -> Result<u64, Reason> {

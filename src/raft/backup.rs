@@ -43,7 +43,9 @@ pub enum BackupError {
     Unreadable { file: String, source: io::Error },
     #[error("{file} is no backup: give the file that `quorate backup` wrote")]
     NoBackup { file: String },
-    #[error("{file} was written by quorate {release}, in a layout that this release does not read: restore it with that one")]
+    #[error(
+        "{file} was written by quorate {release}, in a layout that this release does not read: restore it with that one"
+    )]
     OtherLayout { file: String, release: String },
     #[error("{file} is damaged ({why}): take it from another copy, or restore an older backup")]
     Damaged { file: String, why: Why },
@@ -131,6 +133,7 @@ mod tests {
     use super::*;
     use crate::model::command::{Action, Command, Condition};
     use crate::model::ident::Meta;
+    use crate::model::table::News;
 
     fn table() -> Table {
         let mut table = Table::default();
@@ -139,7 +142,7 @@ mod tests {
             let owner = "owner".parse().unwrap();
             let condition = Condition::Free;
             let action = Action::Register { name, owner, meta: Meta::empty(), lease: None, condition };
-            table.carry_out(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) });
+            table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) }, &mut News::default());
         }
         table
     }

@@ -6,9 +6,10 @@
 //! peers, whose [`rpc`] takes it in. Once a majority has it on disk, [`state_machine`] applies it and publishes the new state, and
 //! the outcome goes back. A read asks [`reads`] when this node's state is new enough, and then looks at the published state.
 //! [`snapshot`] keeps the whole table from time to time, so that the log can be cut. [`roster`] is who is in the cluster, [`members`] changes
-//! that. [`node`] puts all that together,
+//! that. [`backup`] puts the table into a file, [`restore`] makes a data directory of one. [`node`] puts all that together,
 //! [`contact`] remembers who was heard of, [`types`] tells openraft what we use, [`flaws`] are for the referee's controls.
 
+pub mod backup;
 pub mod contact;
 pub mod durable;
 pub mod flaws;
@@ -23,6 +24,7 @@ pub mod network;
 pub mod node;
 pub mod reads;
 pub mod registry;
+pub mod restore;
 pub mod roster;
 pub mod rpc;
 pub mod snapshot;

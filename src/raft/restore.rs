@@ -18,13 +18,7 @@ use crate::model::table::Table;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Fills an empty directory. The node's first leadership comes after `term`. What was written is read back and compared.
-pub async fn restore(
-    data: &Path,
-    owner: &Owner,
-    peer: &str,
-    table: Table,
-    term: u64,
-) -> Result<(), StartError> {
+pub async fn restore(data: &Path, owner: &Owner, peer: &str, table: Table, term: u64) -> Result<(), StartError> {
     let unusable = |source| StartError::Unusable { path: data.to_owned(), source };
     std::fs::create_dir_all(data).map_err(unusable)?;
     let at = LogId::new_term_index(term, 1);
@@ -32,8 +26,7 @@ pub async fn restore(
 
     // A log that ends where the snapshot does: as if all that led to it had been cut off.
     let fatal = Arc::new(|line: &str| tracing::error!("{line}"));
-    let (mut log, closed) =
-        LogStore::open(&data.join("raft"), false, Box::new(Fdatasync), MIRROR_BYTES_MAX, fatal)?;
+    let (mut log, closed) = LogStore::open(&data.join("raft"), false, Box::new(Fdatasync), MIRROR_BYTES_MAX, fatal)?;
     log.purge(at).await.map_err(unusable)?;
     log.save_vote(&Vote::new(term, owner.node)).await.map_err(unusable)?;
     drop(log);
@@ -45,8 +38,7 @@ fn write_snapshot(data: &Path, node: NodeId, peer: &str, table: Table, at: LogId
     let open = |required| SnapshotStore::open(&data.join("snap"), required, Box::new(Fdatasync));
     let nodes = std::collections::BTreeMap::from([(node, BasicNode::new(peer))]);
     let membership = Membership::new(vec![[node].into()], nodes).map_err(std::io::Error::other)?;
-    let meta =
-        SnapshotMeta { last_log_id: Some(at), last_membership: StoredMembership::new(Some(at), membership) };
+    let meta = SnapshotMeta { last_log_id: Some(at), last_membership: StoredMembership::new(Some(at), membership) };
     let content = Content { table, ..Content::default() };
     let store = open(false).map_err(std::io::Error::other)?;
     store.build(&meta, &content)?;

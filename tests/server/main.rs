@@ -1,5 +1,6 @@
 //! The server as its users meet it: real processes, real sockets, a real disk.
 
+mod backup;
 mod cli;
 mod durability;
 mod growing;

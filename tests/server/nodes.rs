@@ -88,16 +88,7 @@ impl Nodes {
     /// The same, with nodes that know each other by a host name.
     pub fn named(host: &'static str, count: usize, extra: &[&str]) -> Self {
         let ports = (0..count).map(|_| (free_port(), free_port())).collect();
-        let extra = extra.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut nodes = Self {
-            dir: temporary(),
-            ports,
-            children: (0..count).map(|_| None).collect(),
-            extra,
-            host,
-            founders: count,
-            joiners: Vec::new(),
-        };
+        let mut nodes = Self::unstarted(host, ports, extra);
         for at in 0..count {
             nodes.restart(at);
         }
@@ -105,6 +96,21 @@ impl Nodes {
             nodes.wait_ready(at);
         }
         nodes
+    }
+
+    /// Nodes at these ports, for clients and peers, that have yet to be started.
+    pub fn unstarted(host: &'static str, ports: Vec<(u16, u16)>, extra: &[&str]) -> Self {
+        let count = ports.len();
+        let extra = extra.iter().map(|flag| (*flag).to_owned()).collect();
+        Self {
+            dir: temporary(),
+            ports,
+            children: (0..count).map(|_| None).collect(),
+            extra,
+            host,
+            founders: count,
+            joiners: Vec::new(),
+        }
     }
 
     pub fn http_port(&self, at: usize) -> u16 {

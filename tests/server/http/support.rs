@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use quorate::cluster::{
-    ApStatus, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe, Role,
+    ApStatus, Backup, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe,
+    Role,
 };
 use quorate::http::{HttpState, MAX_IN_FLIGHT_DEFAULT, MAX_STREAMS_DEFAULT, router, serve};
 use quorate::model::command::{Action, Command};
@@ -264,6 +265,10 @@ impl Cluster for Still {
             Change::Lead { node: Some(4) } => Err(CommandFailure::NotApplied(Reason::NoQuorum)),
             Change::Lead { node } => Ok(Ok(Changed::Leads { node: node.unwrap_or(2) })),
         }
+    }
+
+    async fn backup(&self, _: Instant) -> Result<Backup, Reason> {
+        Ok(Backup { revision: 7, pieces: vec!["the ".into(), "table".into()] })
     }
 
     async fn take_snapshot(&self, _: Instant) -> Result<u64, Reason> {
