@@ -5,8 +5,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 use crate::model::command::Action;
+use crate::model::entry::Holder;
 use crate::model::event::Filter;
-use crate::model::ident::{CredentialName, LeaseId, Mode, NodeId, RecordId, Revision};
+use crate::model::ident::{CredentialName, LeaseId, Mode, NodeId, RecordId, Revision, Token};
 use crate::model::lease::KeptAlive;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
@@ -40,6 +41,9 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Begins to watch. The deadline is for the beginning alone.
     async fn watch(&self, watch: Watch, deadline: Instant) -> Result<Box<dyn Watching>, WatchFailure>;
+
+    /// Whether this node knows, without asking anybody, that this grant has ended.
+    fn has_ended(&self, holder: &Holder, token: Token) -> bool;
 
     /// Whether this node serves this mode now; `cp` makes a real linearizable read.
     async fn ready(&self, deadline: Instant) -> Result<(), Reason>;

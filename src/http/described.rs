@@ -40,6 +40,14 @@ pub struct MemberPath {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
+pub struct OwnerPath {
+    /// The owner or member: 1 to 512 bytes without control characters, percent-encoded.
+    #[param(min_length = 1, max_length = 512)]
+    owner: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
 pub struct LeasePath {
     /// The lease's id: 1 to 128 visible ASCII characters, percent-encoded.
     #[param(min_length = 1, max_length = 128)]
@@ -161,6 +169,9 @@ problems! {
     KeepAliveProblems = true, [ANY, BODY, FAILURES, LEASE, &[Code::LeaseForeign]];
     KeepAliveEachProblems = true, [ANY, BODY, FAILURES];
     LeaseProblems = false, [ANY, FAILURES, LEASE, &[Code::LeaseForeign]];
+    SendProblems = true, [ANY, BODY, FAILURES, &[Code::NotFound]];
+    PublishProblems = true, [ANY, BODY, FAILURES];
+    InboxProblems = false, [ANY];
     WatchProblems = false, [ANY, FAILURES, &[Code::RevisionCompacted]];
     /// Of routes that are about the node that answers.
     NodeProblems = false, [ANY];

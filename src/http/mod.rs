@@ -4,7 +4,8 @@
 //! becomes a command or a query in [`names`], [`groups`], [`leases`] or [`batch`]; [`params`], [`levels`] and [`conditions`] read
 //! what is asked of the call, [`body`] what it carries, [`mount`] hands it to the registry with its deadline, and [`reply`] turns
 //! what came of it into an answer by the table in `wire::status`, with [`visible`] taking out what the caller may not see.
-//! [`watch`] answers with a stream, of which [`streams`] allows so many. [`cluster`], [`nodes`] and [`health`] serve the rest, [`openapi`]
+//! [`messages`] sends them and answers with an inbox, [`watch`] with what changes: both streams, of which [`streams`] allows so many.
+//! [`cluster`], [`nodes`] and [`health`] serve the rest, [`openapi`]
 //! describes it all, with what [`described`] has for many routes; [`mod@serve`] serves the connections, with [`patience`] for readers.
 
 mod batch;
@@ -18,6 +19,7 @@ mod groups;
 mod health;
 mod leases;
 mod levels;
+mod messages;
 mod mount;
 mod names;
 mod nodes;
@@ -43,6 +45,7 @@ use self::mount::Mount;
 pub use self::serve::serve;
 use self::streams::Streams;
 use crate::cluster::Cluster;
+use crate::messages::Messages;
 use crate::model::ident::{Mode, NodeId};
 use crate::registry::Registry;
 
@@ -58,6 +61,7 @@ pub struct HttpState {
     pub node: NodeId,
     pub cp: Arc<dyn Registry>,
     pub ap: Arc<dyn Registry>,
+    pub messages: Arc<dyn Messages>,
     pub cluster: Arc<dyn Cluster>,
     /// What `/v1/names` and `/v1/groups` mean.
     pub default_mode: Mode,
@@ -124,6 +128,9 @@ fn mode_routes() -> Vec<UtoipaMethodRouter<Arc<Mount>>> {
         routes!(leases::keep_alive),
         routes!(batch::apply),
         routes!(watch::watch),
+        routes!(messages::send),
+        routes!(messages::publish),
+        routes!(messages::inbox),
     ]
 }
 

@@ -232,7 +232,7 @@ impl FromStr for Meta {
 }
 
 /// JSON as it was sent, without the white space between its parts. Numbers keep all their digits, and keys their order.
-fn without_space(json: &str) -> String {
+pub fn without_space(json: &str) -> String {
     let (mut in_string, mut escaped) = (false, false);
     let kept = json.chars().filter(|c| {
         let keep = in_string || !c.is_ascii_whitespace();

@@ -20,6 +20,7 @@ use crate::model::ident::{Mode, NodeId};
 use crate::net::fault::FaultTable;
 use crate::net::links::{About, Identity, Links};
 use crate::net::wire::RealWire;
+use crate::post::PostOffice;
 use crate::raft::{self, RaftConfig, RaftNode};
 
 /// How long a stopping node waits for requests under way.
@@ -113,7 +114,14 @@ impl Node {
             peer: members[&config.id].clone(),
             faults_enabled: config.faults_enabled,
         };
+        let known = Arc::downgrade(&raft);
+        let members = move || {
+            let members = known.upgrade().map(|raft| raft.status().members).unwrap_or_default();
+            members.into_iter().map(|(id, (addr, _))| (id, addr)).collect()
+        };
+        let post = PostOffice::start(raft.registry.clone(), gossip.registry.clone(), links.clone(), members);
         let state = HttpState {
+            messages: Arc::new(post),
             cp: raft.registry.clone(),
             ap: gossip.registry.clone(),
             node: config.id,

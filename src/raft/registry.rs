@@ -18,7 +18,8 @@ use super::state_machine::{Published, View};
 use super::types::{Applied, Proposal, Raft};
 use super::{Flaws, Timing};
 use crate::model::command::{Action, Command};
-use crate::model::ident::{Mode, NodeId, Revision};
+use crate::model::entry::Holder;
+use crate::model::ident::{Mode, NodeId, Revision, Token};
 use crate::model::lease::KeptAlive;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
@@ -289,6 +290,16 @@ impl Registry for RaftRegistry {
 
     async fn watch(&self, _watch: Watch, _deadline: StdInstant) -> Result<Box<dyn Watching>, WatchFailure> {
         Err(WatchFailure::Failed(Reason::Internal("this version serves no watches".into())))
+    }
+
+    fn has_ended(&self, holder: &Holder, token: Token) -> bool {
+        let Token::Cp(issued) = token else { return true };
+        let state = self.view.now();
+        let entry = match holder {
+            Holder::Owner(name, _) => state.table.name(name),
+            Holder::Member(group, member) => state.table.member(group, member),
+        };
+        issued <= state.table.revision() && entry.is_none_or(|entry| entry.token != token)
     }
 
     async fn ready(&self, deadline: StdInstant) -> Result<(), Reason> {

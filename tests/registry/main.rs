@@ -2,6 +2,7 @@
 
 mod gossip;
 mod net;
+mod post;
 mod raft_cluster;
 mod raft_members;
 mod raft_pinned;

@@ -5,6 +5,7 @@ mod arbitrary;
 mod batch;
 mod deadlines;
 mod leases;
+mod messages;
 mod raw;
 mod round_trip;
 mod scripts;

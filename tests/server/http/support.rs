@@ -11,9 +11,11 @@ use quorate::cluster::{
     Role,
 };
 use quorate::http::{HttpState, MAX_IN_FLIGHT_DEFAULT, MAX_STREAMS_DEFAULT, router, serve};
+use quorate::messages::{Address, Inbox, InboxQueue, Letter, Messages};
 use quorate::model::command::{Action, Command};
 use quorate::model::conflict::{ConflictRecord, Contender};
-use quorate::model::ident::{Mode, NodeId, RecordId, Revision, Token};
+use quorate::model::entry::Holder;
+use quorate::model::ident::{ApToken, Mode, NodeId, RecordId, Revision, Token};
 use quorate::model::lease::KeptAlive;
 use quorate::model::outcome::{Outcome, Refusal};
 use quorate::model::query::{Answer, Query};
@@ -73,6 +75,10 @@ impl Registry for Reference {
 
     async fn watch(&self, _: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
         Err(WatchFailure::Failed(Reason::Starting))
+    }
+
+    fn has_ended(&self, _: &Holder, _: Token) -> bool {
+        false
     }
 
     async fn ready(&self, _: Instant) -> Result<(), Reason> {
@@ -167,6 +173,10 @@ impl Registry for Scripted {
         }
     }
 
+    fn has_ended(&self, _: &Holder, _: Token) -> bool {
+        false
+    }
+
     async fn ready(&self, _: Instant) -> Result<(), Reason> {
         match &*self.answer.lock().unwrap() {
             Ok(_) => Ok(()),
@@ -206,6 +216,10 @@ impl Registry for Silent {
 
     async fn watch(&self, _: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
         std::future::pending().await
+    }
+
+    fn has_ended(&self, _: &Holder, _: Token) -> bool {
+        false
     }
 
     async fn ready(&self, _: Instant) -> Result<(), Reason> {
@@ -346,6 +360,7 @@ impl Server {
 pub fn state(cp: Arc<dyn Registry>, ap: Arc<dyn Registry>) -> HttpState {
     HttpState {
         node: 1,
+        messages: Arc::new(Postbox::default()),
         cp,
         ap,
         cluster: Arc::new(Still::new(true)),
@@ -359,4 +374,45 @@ pub fn state(cp: Arc<dyn Registry>, ap: Arc<dyn Registry>) -> HttpState {
 /// An in-memory `cp`, and an `ap` that says that it starts.
 pub fn reference() -> HttpState {
     state(Arc::new(Reference::default()), Scripted::new(Mode::Ap))
+}
+
+/// Messages that go to one inbox after another, here in memory.
+#[derive(Default)]
+pub struct Postbox {
+    open: Mutex<Vec<(String, Arc<InboxQueue>)>>,
+}
+
+#[async_trait]
+impl Messages for Postbox {
+    async fn send(
+        &self,
+        mode: Mode,
+        to: Address,
+        text: Arc<str>,
+        _: Instant,
+    ) -> Result<Reply<Option<u64>>, CommandFailure> {
+        let revision = Revision::Cp(7);
+        let owner = match &to {
+            Address::Name(name) if name.as_str() == "nobody" => {
+                return Ok(Reply { value: None, revision, provenance: Provenance::default() });
+            }
+            Address::Name(name) if name.as_str() == "cut" => return Err(CommandFailure::NotApplied(Reason::NoQuorum)),
+            Address::Name(name) => name.to_string(),
+            Address::Group(group) => group.to_string(),
+        };
+        let token = match mode {
+            Mode::Cp => Token::Cp(7),
+            Mode::Ap => Token::Ap(ApToken { hlc: 7, node: 1, run: 2, number: 3 }),
+        };
+        let letter = Arc::new(Letter { to, token, text });
+        let open = self.open.lock().unwrap();
+        let taken = open.iter().filter(|(reader, queue)| *reader == owner && queue.put(&letter)).count() as u64;
+        Ok(Reply { value: Some(taken), revision, provenance: Provenance::default() })
+    }
+
+    fn open(&self, _: Mode, owner: &str) -> Inbox {
+        let (inbox, queue) = Inbox::new();
+        self.open.lock().unwrap().push((owner.to_owned(), queue));
+        inbox
+    }
 }
