@@ -13,7 +13,8 @@ use axum::http::{Method, Response};
 use tokio::time::timeout_at;
 
 use super::described::{
-    AddNodeProblems, BackupProblems, PromoteProblems, RemoveNodeProblems, SnapshotProblems, TimeoutParam, TransferProblems,
+    AddNodeProblems, BackupProblems, PromoteProblems, RemoveNodeProblems, SnapshotProblems, TimeoutParam,
+    TransferProblems,
 };
 use super::params::Params;
 use super::reply::{Rejection, failed, json, node_failure};

@@ -12,14 +12,13 @@ use quorate::cluster::{
 };
 use quorate::http::{Api, HttpState, MAX_IN_FLIGHT_DEFAULT, MAX_STREAMS_DEFAULT, Terms, router, serve_by};
 use quorate::messages::{Address, Inbox, InboxQueue, Letter, Messages};
-use quorate::model::command::{Action, Command};
+use quorate::model::command::Action;
 use quorate::model::conflict::{ConflictRecord, Contender};
 use quorate::model::entry::Holder;
 use quorate::model::ident::{ApToken, Mode, NodeId, RecordId, Revision, Token};
 use quorate::model::lease::KeptAlive;
 use quorate::model::outcome::{Outcome, Refusal};
 use quorate::model::query::{Answer, Query};
-use quorate::model::table::{News, Table};
 use quorate::model::time::UnixMillis;
 use quorate::registry::{
     CommandCall, CommandFailure, KeepAlive, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply, Watch,
@@ -27,6 +26,8 @@ use quorate::registry::{
 };
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+
+use super::reference::Reference;
 
 /// Says what it was told to say, and remembers what it was asked.
 pub struct Scripted {
