@@ -104,6 +104,20 @@ pub struct ClusterStatus {
     /// Names and groups' members that this node's `ap` registry shows, and a hash of them that does not depend on order.
     pub ap: ApStatus,
     pub nodes: Vec<NodeStatus>,
+    pub strangers: Strangers,
+}
+
+/// What came to this node's peer address and was not let in, since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strangers {
+    /// Connections of whom it is not known which node they are from.
+    pub connections: u64,
+    /// Why the last of these was refused.
+    pub last: Option<String>,
+    /// Datagrams that were torn, forged, of another cluster or for somebody else.
+    pub datagrams: u64,
+    /// Genuine datagrams that had come before.
+    pub replayed: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

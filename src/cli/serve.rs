@@ -15,10 +15,14 @@ pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
+    raise_descriptor_limit();
     let runtime = super::runtime()?;
     let done = runtime.block_on(async {
         let exit_with_stdin = config.exit_with_stdin;
         let node = Node::start(config).await?;
+        for warning in node.warnings() {
+            eprintln!("warning: {warning}");
+        }
         println!("{}", node.greeting());
         let removed = tokio::select! {
             () = stop_signal() => None,
@@ -34,6 +38,17 @@ pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     // A thread that still reads standard input would be waited for otherwise.
     runtime.shutdown_background();
     done
+}
+
+/// As many descriptors as the process may have: the soft limit is often 1,024, for programs that wait by select(), and a node holds
+/// more connections than that.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("the limit of open files stays as it was: {e}");
+    }
 }
 
 /// Returns at SIGINT or SIGTERM.

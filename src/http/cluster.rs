@@ -17,7 +17,7 @@ use crate::model::ident::RecordId;
 use crate::model::query::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX};
 use crate::wire::cluster::{
     AcknowledgedBody, ApBody, ClusterBody, ConflictBody, ConflictsBody, FaultsBody, LinkFaultBody, NodeBody,
-    PeerFaultsBody, ProbeBody,
+    PeerFaultsBody, ProbeBody, StrangersBody,
 };
 use crate::wire::path::unquote;
 use crate::wire::status::Code;
@@ -215,6 +215,12 @@ fn cluster_body(status: ClusterStatus) -> ClusterBody {
             conflicts: status.ap.conflicts,
         },
         nodes: status.nodes.into_iter().map(node_body).collect(),
+        strangers: StrangersBody {
+            connections: status.strangers.connections,
+            last: status.strangers.last,
+            datagrams: status.strangers.datagrams,
+            replayed: status.strangers.replayed,
+        },
     }
 }
 

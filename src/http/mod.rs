@@ -1,18 +1,20 @@
 //! The HTTP API: one set of routes, mounted once for each mode and once more, without a mode in the path, for the default one.
 //!
-//! A request passes [`door`] (origins, how many at once), which notes its [`caller`], is routed on its path as it was sent, and
+//! A request passes [`door`] (origins, [`credentials`], how many at once), which notes its [`caller`], is routed on its path as it was sent, and
 //! becomes a command or a query in [`names`], [`groups`], [`leases`] or [`batch`]; [`params`], [`levels`] and [`conditions`] read
 //! what is asked of the call, [`body`] what it carries, [`mount`] hands it to the registry with its deadline, and [`reply`] turns
 //! what came of it into an answer by the table in `wire::status`, with [`visible`] taking out what the caller may not see.
 //! [`messages`] sends them and answers with an inbox, [`watch`] with what changes: both streams, of which [`streams`] allows so many.
 //! [`cluster`], [`nodes`] and [`health`] serve the rest, [`openapi`]
-//! describes it all, with what [`described`] has for many routes; [`mod@serve`] serves the connections, with [`patience`] for readers.
+//! describes it all, with what [`described`] has for many routes; [`mod@serve`] serves the connections, whose
+//! callers [`patience`] does not let dawdle.
 
 mod batch;
 mod body;
 pub mod caller;
 mod cluster;
 mod conditions;
+pub mod credentials;
 mod described;
 mod door;
 mod groups;
@@ -40,9 +42,9 @@ use axum::routing::get;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
-pub use self::door::Api;
+pub use self::door::{Api, BODY_BYTES_MAX_DEFAULT};
 use self::mount::Mount;
-pub use self::serve::serve;
+pub use self::serve::{MAX_CONNECTIONS_DEFAULT, Terms, serve, serve_by};
 use self::streams::Streams;
 use crate::cluster::Cluster;
 use crate::messages::Messages;

@@ -78,6 +78,19 @@ macro_rules! ident {
             }
         }
 
+        impl TryFrom<&str> for $type {
+            type Error = IdentError;
+            fn try_from(text: &str) -> Result<Self, IdentError> {
+                text.parse()
+            }
+        }
+
+        impl From<&$type> for $type {
+            fn from(ident: &$type) -> Self {
+                ident.clone()
+            }
+        }
+
         impl From<$type> for String {
             fn from(ident: $type) -> String {
                 ident.0.as_ref().to_owned()
@@ -155,6 +168,19 @@ macro_rules! id {
             type Error = IdentError;
             fn try_from(text: String) -> Result<Self, IdentError> {
                 text.parse()
+            }
+        }
+
+        impl TryFrom<&str> for $type {
+            type Error = IdentError;
+            fn try_from(text: &str) -> Result<Self, IdentError> {
+                text.parse()
+            }
+        }
+
+        impl From<&$type> for $type {
+            fn from(id: &$type) -> Self {
+                id.clone()
             }
         }
 
@@ -248,6 +274,19 @@ pub fn without_space(json: &str) -> String {
 impl TryFrom<String> for Meta {
     type Error = IdentError;
     fn try_from(text: String) -> Result<Self, IdentError> {
+        text.parse()
+    }
+}
+
+impl From<&Meta> for Meta {
+    fn from(meta: &Meta) -> Self {
+        meta.clone()
+    }
+}
+
+impl TryFrom<&str> for Meta {
+    type Error = IdentError;
+    fn try_from(text: &str) -> Result<Self, IdentError> {
         text.parse()
     }
 }

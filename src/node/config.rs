@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::locks::{LockArgs, Locks};
 use crate::model::ident::{Mode, NodeId};
 
 /// The flags of `quorate serve`.
@@ -55,6 +56,8 @@ pub struct ServeArgs {
     /// A web origin whose pages may call this node (repeat for more)
     #[arg(long, env = "QUORATE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
+    #[command(flatten)]
+    pub locks: LockArgs,
     /// Lets anyone who reaches this node cut its links by /v1/faults; for tests and demonstrations
     #[arg(long, env = "QUORATE_ENABLE_FAULTS")]
     pub enable_faults: bool,
@@ -152,6 +155,7 @@ pub struct Config {
     pub max_in_flight: usize,
     pub max_streams: usize,
     pub allowed_origins: Vec<String>,
+    pub locks: Locks,
     pub faults_enabled: bool,
     pub exit_with_stdin: bool,
     pub flaws: Vec<Flaw>,
@@ -173,10 +177,14 @@ impl TryFrom<ServeArgs> for Config {
                 args.id
             )));
         }
+        let locks = Locks::try_from(args.locks).map_err(ConfigError)?;
+        // Behind something that ends TLS for it, a node may serve http and be reached by https.
         if let Some(url) = &args.advertise_http
-            && !url.starts_with("http://")
+            && !url.starts_with("https://")
+            && (!url.starts_with("http://") || locks.http_tls.is_some())
         {
-            return Err(ConfigError(format!("--advertise-http {url} is no URL: it begins with http://")));
+            let scheme = if locks.http_tls.is_some() { "https://" } else { "http:// or https://" };
+            return Err(ConfigError(format!("--advertise-http {url}: the URL has to begin with {scheme}")));
         }
         match &args.advertise_peer {
             Some(addr) if members.is_empty() => {
@@ -205,6 +213,7 @@ impl TryFrom<ServeArgs> for Config {
             max_in_flight: args.max_in_flight as usize,
             max_streams: args.max_streams as usize,
             allowed_origins: args.allow_origin,
+            locks,
             faults_enabled: args.enable_faults,
             exit_with_stdin: args.exit_with_stdin,
             flaws: args.flaw,

@@ -13,6 +13,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use super::config::{Config, Flaw};
 use super::follow::Follower;
 use super::identity::{self, IdentityError, Keeper};
+use super::reread::Rereader;
 use super::view::NodeView;
 use crate::gossip::{self, GossipConfig, GossipNode};
 use crate::http::{self, HttpState};
@@ -35,12 +36,16 @@ pub struct Node {
     mode: Mode,
     http: SocketAddr,
     peer: SocketAddr,
+    scheme: &'static str,
     notices: Vec<String>,
+    warnings: Vec<String>,
     raft: Arc<RaftNode>,
     gossip: Arc<GossipNode>,
     links: Links,
     stop_http: oneshot::Sender<()>,
     serving: JoinHandle<io::Result<()>>,
+    /// Reads certificates and credentials again.
+    rereading: Option<JoinHandle<()>>,
     following: AbortHandle,
     removed: watch::Receiver<Option<String>>,
 }
@@ -50,6 +55,9 @@ pub struct Node {
 pub enum NodeError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// A file of certificates, keys or credentials.
+    #[error("{0}")]
+    Lock(String),
     #[error("cannot listen for {what} at {at}: {source}; {mend}")]
     Listen { what: &'static str, at: SocketAddr, source: io::Error, mend: String },
     #[error("cp cannot start: {0}")]
@@ -61,6 +69,10 @@ pub enum NodeError {
 impl Node {
     /// Starts a node. When this returns, it answers its clients, though it may still be looking for its peers.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
+        // Before anything is made on disk.
+        let mut rereader = Rereader::default();
+        let (terms, credentials) = config.locks.open(&mut rereader).map_err(NodeError::Lock)?;
+        let peer_locks = config.locks.open_peers(config.id, &mut rereader).map_err(NodeError::Lock)?;
         let (persisted, was_there) = identity::open(&config.data, config.id, &config.members)?;
         let mut notices = Vec::new();
         if was_there && !config.members.is_empty() && config.members != persisted.members {
@@ -77,10 +89,11 @@ impl Node {
             policy: config.conflicts.as_str().to_owned(),
         };
         let faults = FaultTable::new(me.run);
-        let links = Links::bind(Arc::new(RealWire), me, config.peer, faults)
+        let links = Links::bind_with(Arc::new(RealWire), me, config.peer, faults, peer_locks)
             .await
             .map_err(|e| listen_error("peers", "--peer", config.peer, e))?;
-        let url = config.advertise_http.clone().unwrap_or_else(|| format!("http://{http}"));
+        let scheme = config.locks.http_scheme();
+        let url = config.advertise_http.clone().unwrap_or_else(|| format!("{scheme}://{http}"));
         links.introduce(About { disk: persisted.disk, http: url });
         let members = if persisted.members.is_empty() {
             BTreeMap::from([(config.id, links.local_addr().to_string())])
@@ -126,8 +139,11 @@ impl Node {
             max_streams: config.max_streams,
         };
         let (stop_http, stopped) = oneshot::channel();
-        let router = http::router(state);
-        let serving = tokio::spawn(http::serve(listener, router, async {
+        let mut api = http::router(state).with_body_bytes(config.locks.max_body_bytes);
+        if let Some(credentials) = credentials {
+            api = api.asking_for(credentials);
+        }
+        let serving = tokio::spawn(http::serve_by(terms, listener, api, async {
             let _ = stopped.await;
         }));
         let peer = links.local_addr();
@@ -136,12 +152,15 @@ impl Node {
             mode: config.mode,
             http,
             peer,
+            scheme,
             notices,
+            warnings: config.locks.warnings(http, peer),
             raft,
             gossip,
             links,
             stop_http,
             serving,
+            rereading: rereader.start(),
             following,
             removed: removed_seen,
         })
@@ -156,10 +175,15 @@ impl Node {
     pub fn greeting(&self) -> String {
         let mut lines = self.notices.iter().map(|notice| format!("note: {notice}\n")).collect::<String>();
         lines += &format!(
-            "node {} serves http://{} ({} unless a path says otherwise), peers at {}",
-            self.id, self.http, self.mode, self.peer
+            "node {} serves {}://{} ({} unless a path says otherwise), peers at {}",
+            self.id, self.scheme, self.http, self.mode, self.peer
         );
         lines
+    }
+
+    /// What an operator has to know before strangers find out: one line for each lock that is missing.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Returns once this node has learnt that it was removed from its cluster, with one line for its operator. It is of no more use.
@@ -178,6 +202,9 @@ impl Node {
         // While this node still answers: writes are refused only until the next leader is there.
         self.raft.registry.resign(tokio::time::Instant::now() + RESIGN_PATIENCE).await;
         self.following.abort();
+        if let Some(rereading) = &self.rereading {
+            rereading.abort();
+        }
         let _ = self.stop_http.send(());
         let mut serving = self.serving;
         if tokio::time::timeout(DRAIN_PATIENCE, &mut serving).await.is_err() {

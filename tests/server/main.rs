@@ -1,7 +1,11 @@
 //! The server as its users meet it: real processes, real sockets, a real disk.
 
+mod certificates;
 mod cli;
+mod client;
+mod deploy;
 mod durability;
 mod http;
+mod locks;
 mod nodes;
 mod refusals;

@@ -108,7 +108,8 @@ impl Nodes {
             .args(["--cluster", &members.collect::<Vec<_>>().join(",")])
             .arg("--data")
             .arg(self.data(at))
-            .args(&self.extra)
+            // Where a flag differs between nodes, it holds the id's place.
+            .args(self.extra.iter().map(|flag| flag.replace("{id}", &(at + 1).to_string())))
             .stdin(Stdio::piped())
             .stdout(Stdio::null());
         command

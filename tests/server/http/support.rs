@@ -8,8 +8,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 use quorate::cluster::{
     ApStatus, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe, Role,
+    Strangers,
 };
-use quorate::http::{HttpState, MAX_IN_FLIGHT_DEFAULT, MAX_STREAMS_DEFAULT, router, serve};
+use quorate::http::{Api, HttpState, MAX_IN_FLIGHT_DEFAULT, MAX_STREAMS_DEFAULT, Terms, router, serve_by};
 use quorate::messages::{Address, Inbox, InboxQueue, Letter, Messages};
 use quorate::model::command::{Action, Command};
 use quorate::model::conflict::{ConflictRecord, Contender};
@@ -259,6 +260,7 @@ impl Cluster for Still {
             committed: 5,
             ap: ApStatus::default(),
             nodes: vec![node(1), node(2), node(3)],
+            strangers: Strangers::default(),
         }
     }
 
@@ -341,10 +343,14 @@ impl Server {
     }
 
     pub async fn start(state: HttpState) -> Self {
+        Self::start_by(Terms::default(), router(state)).await
+    }
+
+    pub async fn start_by(terms: Terms, api: Api) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(serve(listener, router(state), async {
+        tokio::spawn(serve_by(terms, listener, api, async {
             let _ = stopped.await;
         }));
         Self { addr, _stop: stop }
