@@ -17,6 +17,10 @@ pub struct Flaws {
     pub ack_before_replication: bool,
     /// A watch that is to go on at a position goes on at the end: what came between is never told.
     pub drop_on_resume: bool,
+    /// A leader answers keep-alives by its own timers, whether or not it still leads.
+    pub keep_alive_without_round: bool,
+    /// Leases run out in half their time.
+    pub early_expiry: bool,
 }
 
 /// The copy on which outcomes are made up.

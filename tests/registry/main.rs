@@ -3,11 +3,13 @@
 #[path = "../server/certificates.rs"]
 mod certificates;
 mod gossip;
+mod lease_time;
 mod locked_links;
 mod net;
 mod post;
 mod raft_batch;
 mod raft_cluster;
+mod raft_leases;
 mod raft_long;
 mod raft_members;
 mod raft_pinned;
