@@ -102,6 +102,10 @@ pub enum Flaw {
     NeverResolve,
     /// `ap` takes over a peer's state without regard to what it has seen removed.
     ForgetContext,
+    /// `ap` withdraws the loser of a conflict without a record of it.
+    ForgetRecords,
+    /// `ap` leaves out what a watch has missed when it goes on.
+    DropOnResume,
 }
 
 fn parse_flaw(text: &str) -> Result<Flaw, String> {

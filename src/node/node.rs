@@ -240,6 +240,8 @@ fn gossip_config(config: &Config, members: &BTreeMap<NodeId, String>) -> GossipC
     gossip.flaws = gossip::Flaws {
         never_resolve: config.flaws.contains(&Flaw::NeverResolve),
         transfer_without_context: config.flaws.contains(&Flaw::ForgetContext),
+        forget_records: config.flaws.contains(&Flaw::ForgetRecords),
+        drop_on_resume: config.flaws.contains(&Flaw::DropOnResume),
     };
     gossip
 }
