@@ -61,9 +61,8 @@ impl RaftRegistry {
                     Ok(told) => Some(told),
                     Err(Silence::NotSent) => None,
                     Err(Silence::Overloaded) => return Err(NotApplied(Reason::Overloaded)),
-                    Err(Silence::Lost) if Instant::now() < deadline => {
-                        return Err(Unknown(Reason::Internal("the connection to the leader broke".into())));
-                    }
+                    // The connection broke, or nothing came by the deadline.
+                    Err(Silence::Lost) if Instant::now() < deadline => return Err(Unknown(Reason::NoLeader)),
                     Err(Silence::Lost) => return Err(Unknown(Reason::Timeout)),
                 },
                 Target::Nobody => None,

@@ -8,9 +8,11 @@
 //! new enough, and then looks at the published state. A leader keeps the time of leases: [`lease_timers`] know when each runs out,
 //! [`lease_clock`] is where the state machine and keep-alives meet them, [`leases`] ends what is due, [`keep_alive`] answers
 //! keep-alives, which [`gather`] makes many into few. [`snapshot`] keeps the whole table from time to time, so that the log can be cut.
-//! [`roster`] is who is in the cluster, [`members`] changes that. [`node`] puts all that together, [`contact`] remembers who was heard
+//! [`roster`] is who is in the cluster, [`members`] changes that. [`backup`] puts the table into a file, [`restore`] makes a data
+//! directory of one. [`node`] puts all that together, [`contact`] remembers who was heard
 //! of, [`types`] tells openraft what we use, [`flaws`] are for the referee's controls.
 
+pub mod backup;
 pub mod calls;
 pub mod contact;
 pub mod durable;
@@ -31,6 +33,7 @@ pub mod network;
 pub mod node;
 pub mod reads;
 pub mod registry;
+pub mod restore;
 pub mod roster;
 pub mod rpc;
 pub mod snapshot;

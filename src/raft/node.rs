@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::backup;
 use super::contact::Contacts;
 use super::durable::{Fdatasync, Owner, StartError};
 use super::flaws::{Flaws, Speculation};
@@ -23,18 +24,19 @@ use super::leases::Leases;
 use super::log_io::Fatal;
 use super::log_store::{Closed, LogStore, MIRROR_BYTES_MAX};
 use super::network::NetworkFactory;
-use super::reads::{Reads, Sources};
+use super::reads::{Proof, Reads, Sources};
 use super::registry::RaftRegistry;
 use super::roster::Roster;
 use super::rpc::RpcServer;
 use super::snapshot::SnapshotStore;
 use super::state_machine::StateMachine;
 use super::types::{LogId, Raft};
-use crate::cluster::Role;
+use crate::cluster::{Backup, Role};
 use crate::model::ident::NodeId;
+use crate::model::time::UnixMillis;
 use crate::net::clock::{Clock, SystemClock};
 use crate::net::links::{Links, Purpose};
-use crate::registry::Reason;
+use crate::registry::{Consistency, QueryCall, Reason};
 
 /// The exit code of a node that cannot go on.
 const EXIT_FAILED: i32 = 3;
@@ -130,6 +132,7 @@ pub struct RaftNode {
     pub registry: Arc<RaftRegistry>,
     /// Said once, where the log knows other members than the configuration does: the log's count.
     pub notice: Option<String>,
+    cluster: String,
     raft: Raft,
     tasks: Vec<AbortHandle>,
     closed: Closed,
@@ -147,6 +150,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let snapshots_closed = snapshots.when_closed();
     let pristine = log.is_pristine();
     let raft_config = openraft_config(&config, links.identity().cluster.clone(), pristine)?;
+    let cluster = links.identity().cluster.clone();
     let contacts = Arc::new(Contacts::new(config.clock.clone()));
     let network = NetworkFactory::new(links.clone(), contacts.clone(), config.timing.election_max);
     let lease_clock = Arc::new(LeaseClock::default());
@@ -227,7 +231,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     if pristine && config.founds {
         tasks.push(tokio::spawn(begin(raft.clone(), config)).abort_handle());
     }
-    Ok(RaftNode { registry, notice, raft, tasks, closed, snapshots_closed })
+    Ok(RaftNode { registry, notice, cluster, raft, tasks, closed, snapshots_closed })
 }
 
 async fn open(config: &RaftConfig, links: &Links) -> Result<(LogStore, Closed, Arc<SnapshotStore>), StartError> {
@@ -363,6 +367,23 @@ impl RaftNode {
             }
         };
         timeout_at(deadline, taken).await.unwrap_or(Err(Reason::Timeout))
+    }
+
+    /// The whole table, as new as this call, for a file.
+    pub async fn backup(&self, deadline: std::time::Instant) -> Result<Backup, Reason> {
+        let call = QueryCall { deadline, consistency: Consistency::Linearizable, forward: true, min_revision: None };
+        self.registry.catch_up(Proof::Majority, &call).await?;
+        let table = self.registry.view.now().table.clone();
+        let revision = table.revision();
+        let term = self.raft.metrics().borrow_watched().current_term;
+        let (cluster, at) = (self.cluster.clone(), UnixMillis(self.registry.clock.wall_ms()));
+        let writing = tokio::task::spawn_blocking(move || backup::write(&cluster, table, term, at));
+        match timeout_at(deadline.into(), writing).await {
+            Ok(Ok(Ok(pieces))) => Ok(Backup { revision, pieces }),
+            Ok(Ok(Err(e))) => Err(Reason::Internal(e.to_string())),
+            Ok(Err(e)) => Err(Reason::Internal(e.to_string())),
+            Err(_) => Err(Reason::Timeout),
+        }
     }
 
     /// Which entries this node's log holds.

@@ -73,6 +73,11 @@ impl Leases {
         self.leadership = self.leadership.max(leadership);
     }
 
+    /// Every live lease counts as just kept alive.
+    pub fn begin_anew(&mut self) {
+        self.ages = OrdMap::new();
+    }
+
     pub fn number(&self, lease: &LeaseId) -> Option<u64> {
         self.live.get(lease).map(|lease| lease.number)
     }
