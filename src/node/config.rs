@@ -103,8 +103,6 @@ pub enum Flaw {
     LocalReads,
     /// `cp` acknowledges a write before it is replicated.
     AckEarly,
-    /// A `cp` watch that is resumed skips what it has missed.
-    DropOnResume,
     /// `cp` answers keep-alives by the leader's own timers, whether or not it still leads.
     KeepAliveAlone,
     /// `cp` ends leases in half their time.
@@ -115,7 +113,7 @@ pub enum Flaw {
     ForgetContext,
     /// `ap` withdraws the loser of a conflict without a record of it.
     ForgetRecords,
-    /// `ap` leaves out what a watch has missed when it goes on.
+    /// Both leave out what a watch has missed when it goes on.
     DropOnResume,
 }
 

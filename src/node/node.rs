@@ -269,6 +269,7 @@ fn raft_config(config: &Config, members: &BTreeMap<NodeId, String>, founds: bool
 fn gossip_config(config: &Config, members: &BTreeMap<NodeId, String>) -> GossipConfig {
     let mut gossip = GossipConfig::new(config.id, members.clone(), config.data.clone());
     gossip.down_after = config.down_after;
+    gossip.watch_history = config.watch_history;
     gossip.flaws = gossip::Flaws {
         never_resolve: config.flaws.contains(&Flaw::NeverResolve),
         transfer_without_context: config.flaws.contains(&Flaw::ForgetContext),
