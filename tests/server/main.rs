@@ -2,10 +2,13 @@
 
 mod certificates;
 mod cli;
+mod cli_streams;
 mod client;
 mod deploy;
 mod durability;
+mod examples;
 mod http;
+mod lock;
 mod locks;
 mod nodes;
 mod refusals;
