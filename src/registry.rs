@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::model::command::Action;
 use crate::model::entry::Holder;
@@ -50,7 +51,7 @@ pub trait Registry: Send + Sync + 'static {
 }
 
 /// Leases to keep alive.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeepAlive {
     pub leases: Vec<LeaseId>,
     /// Records that need not be told as `lost` again.

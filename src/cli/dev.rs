@@ -76,6 +76,8 @@ fn configs(args: &DevArgs) -> Vec<Config> {
                 advertise_http: None,
                 data: args.data.join(id.to_string()),
                 members: members.clone(),
+                advertise_peer: None,
+                joining: None,
                 mode: args.mode,
                 conflicts: args.conflicts,
                 down_after: Duration::from_secs(30),

@@ -95,7 +95,7 @@ pub fn run(command: LeaseCommand) -> anyhow::Result<Exit> {
             let form = connect.form();
             connect::run(connect.client().map(|client| async move {
                 Ok(match client.keep_alive_each(&leases, &seen).await {
-                    Ok(results) => render::kept_alive(&leases, &results, form),
+                    Ok(results) => render::kept_alive(client.mode(), &leases, &results, form),
                     Err(error) => connect::failed(&error),
                 })
             }))

@@ -1,5 +1,6 @@
 //! The command line: parse, run, print; an exit code that scripts can rely on.
 
+mod backup;
 mod batch;
 pub mod check;
 mod cluster;
@@ -9,6 +10,7 @@ mod conflicts;
 mod connect;
 mod credential;
 pub mod dev;
+mod join;
 mod lease;
 mod lock;
 mod registry;
@@ -77,6 +79,10 @@ enum Command {
     /// Makes what callers show to a server that asks for credentials
     #[command(subcommand)]
     Credential(credential::CredentialCommand),
+    /// Puts the whole cp table, as it is now, into a file
+    Backup(backup::BackupArgs),
+    /// Makes a new cluster of a backup, offline: its first node's data directory
+    Restore(backup::RestoreArgs),
     /// Tells whether recorded histories are linearizable
     Check(check::CheckArgs),
 }
@@ -108,6 +114,8 @@ pub fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Credential(command) => Ok(credential::run(command)),
+        Command::Backup(args) => backup::backup(args),
+        Command::Restore(args) => backup::run_restore(args),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Compare(args) => compare::run(args),
     };

@@ -8,7 +8,7 @@ use comfy_table::{Table, presets};
 use super::Exit;
 use crate::model::command::Action;
 use crate::model::entry::{Entry, Holder};
-use crate::model::ident::LeaseId;
+use crate::model::ident::{LeaseId, Mode};
 use crate::model::lease::{KeptAlive, LeaseInfo};
 use crate::model::outcome::{Ended, Outcome, Refusal};
 use crate::model::query::{Answer, Query};
@@ -101,9 +101,9 @@ pub fn lease(lease: &LeaseId, ttl: Duration, form: Form) {
 }
 
 /// Prints what became of leases that were to be kept alive. One that was not makes it a no.
-pub fn kept_alive(leases: &[LeaseId], results: &[Result<KeptAlive, Refusal>], form: Form) -> Exit {
+pub fn kept_alive(mode: Mode, leases: &[LeaseId], results: &[Result<KeptAlive, Refusal>], form: Form) -> Exit {
     if form == Form::Json {
-        print_json(&lease_body::kept_alive_each(leases, results));
+        print_json(&lease_body::kept_alive_each(mode, leases, results));
         return if results.iter().all(Result::is_ok) { Exit::Yes } else { Exit::No };
     }
     let each = leases.iter().zip(results).map(|(lease, result)| match result {

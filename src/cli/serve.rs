@@ -2,13 +2,15 @@
 
 use tokio::io::AsyncReadExt;
 
-use super::Exit;
+use super::{Exit, join};
 use crate::node::config::{Config, ServeArgs};
+use crate::node::identity;
 use crate::node::node::Node;
 
 /// Runs a node until SIGINT or SIGTERM, or until it was removed from its cluster.
 pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
-    let config = match Config::try_from(args) {
+    let (join, votes) = (args.join.clone(), !args.learner);
+    let mut config = match Config::try_from(args) {
         Ok(config) => config,
         Err(e) => {
             eprintln!("quorate: {e}");
@@ -19,20 +21,45 @@ pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let runtime = super::runtime()?;
     let done = runtime.block_on(async {
         let exit_with_stdin = config.exit_with_stdin;
+        match &join {
+            Some(_) if identity::is_taken(&config.data) => {}
+            Some(url) => {
+                let own = config.advertise_peer.clone().unwrap_or_else(|| config.peer.to_string());
+                config.joining = Some(join::learn(url, config.id, &own).await?);
+            }
+            None => {}
+        }
         let node = Node::start(config).await?;
         for warning in node.warnings() {
             eprintln!("warning: {warning}");
         }
         println!("{}", node.greeting());
-        let removed = tokio::select! {
+        match &join {
+            Some(_) if !node.is_entering() => {
+                println!("note: this node is in its cluster already: --join is not looked at")
+            }
+            None if node.is_entering() => println!("note: {}", join::not_in_yet(node.id())),
+            Some(_) | None => {}
+        }
+        let entering = async {
+            match join {
+                Some(url) if node.is_entering() => match join::enter(&node, &url, votes).await {
+                    Ok(()) => std::future::pending().await,
+                    Err(why) => why,
+                },
+                Some(_) | None => std::future::pending().await,
+            }
+        };
+        let failed = tokio::select! {
             () = stop_signal() => None,
             () = stdin_ended(), if exit_with_stdin => None,
-            why = node.removed() => Some(why),
+            why = node.removed() => Some(anyhow::anyhow!(why)),
+            why = entering => Some(why),
         };
         node.stop().await;
-        match removed {
+        match failed {
             None => Ok(Exit::Yes),
-            Some(why) => Err(anyhow::anyhow!(why)),
+            Some(why) => Err(why),
         }
     });
     // A thread that still reads standard input would be waited for otherwise.

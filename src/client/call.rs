@@ -58,7 +58,7 @@ impl Default for CallOptions {
     }
 }
 
-fn within(timeout: Duration) -> CallOptions {
+pub(super) fn within(timeout: Duration) -> CallOptions {
     CallOptions { timeout, ..CallOptions::default() }
 }
 

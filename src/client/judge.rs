@@ -81,6 +81,21 @@ pub fn plain<T: DeserializeOwned>(answered: &Answered) -> Result<T, Cause> {
     }
 }
 
+/// What became of a change of the cluster. A refusal is [`Cause::Rejected`].
+pub fn change<T: DeserializeOwned>(answered: &Answered) -> Result<T, CommandError> {
+    let garbled = |why: Garbled| CommandError::Unknown(unreadable(answered, &why));
+    if answered.status < 300 {
+        return serde_json::from_slice(&answered.body).map_err(|why| garbled(why.into()));
+    }
+    let problem = read::problem(Mode::Cp, &answered.body).map_err(garbled)?;
+    let certainty = problem.code.certainty(answered.status, problem.outcome);
+    let cause = cause(Mode::Cp, problem);
+    Err(match certainty {
+        Certainty::NotApplied => CommandError::NotApplied(cause),
+        Certainty::Unknown => CommandError::Unknown(cause),
+    })
+}
+
 /// A reason in words.
 pub fn told(reason: &Reason) -> String {
     match reason {

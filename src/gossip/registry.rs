@@ -97,8 +97,8 @@ impl Registry for GossipRegistry {
         self.keep(keep, call.deadline).await
     }
 
-    async fn watch(&self, _watch: Watch, _deadline: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
-        Err(WatchFailure::Failed(Reason::Internal("this version serves no watches".into())))
+    async fn watch(&self, watch: Watch, deadline: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
+        Ok(Box::new(self.begin(watch, deadline).await?))
     }
 
     fn has_ended(&self, _: &Holder, token: Token) -> bool {

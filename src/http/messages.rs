@@ -16,7 +16,7 @@ use super::described::{
 };
 use super::mount::{Incoming, Mount};
 use super::params::Params;
-use super::reply::{Rejection, event_stream, json, refused};
+use super::reply::{Rejection, event_stream, json};
 use super::{body, levels, streams};
 use crate::messages::{Address, Delivery, Inbox, MESSAGE_LEN_MAX};
 use crate::model::ident::{Owner, without_space};
@@ -74,7 +74,7 @@ async fn deliver(
     let sent = mount.shared.state.messages.send(mount.mode, to, text, call.deadline).await;
     mount.respond(&parts.uri, sent, false, |receivers, _| match receivers {
         Some(receivers) => json(200, write::bytes(32, &SentBody { receivers: *receivers })),
-        None => refused(&Refusal::NotFound, Some(Certainty::NotApplied)),
+        None => mount.refused(&Refusal::NotFound, Some(Certainty::NotApplied)),
     })
 }
 

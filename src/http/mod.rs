@@ -1,13 +1,13 @@
 //! The HTTP API: one set of routes, mounted once for each mode and once more, without a mode in the path, for the default one.
 //!
-//! A request passes [`door`] (origins, [`credentials`], how many at once), which notes its [`caller`], is routed on its path as it was sent, and
+//! A request passes [`door`] (origins, [`credentials`], how many at once), which notes its [`caller`], is routed on its path as it was
+//! sent, and
 //! becomes a command or a query in [`names`], [`groups`], [`leases`] or [`batch`]; [`params`], [`levels`] and [`conditions`] read
 //! what is asked of the call, [`body`] what it carries, [`mount`] hands it to the registry with its deadline, and [`reply`] turns
-//! what came of it into an answer by the table in `wire::status`, with [`visible`] taking out what the caller may not see.
-//! [`messages`] sends them and answers with an inbox, [`watch`] with what changes: both streams, of which [`streams`] allows so many.
-//! [`cluster`], [`nodes`] and [`health`] serve the rest, [`openapi`]
-//! describes it all, with what [`described`] has for many routes; [`mod@serve`] serves the connections, whose
-//! callers [`patience`] does not let dawdle.
+//! what came of it into an answer by the table in `wire::status`, with [`rights`] saying what the caller may do and see, and
+//! [`pieces`] making lists of that. [`watch`] answers with what changes and [`messages`] with an inbox: both are streams, of which
+//! [`streams`] allows so many. [`cluster`], [`nodes`] and [`health`] serve the rest. [`openapi`] describes it all, with what
+//! [`described`] has for many routes; [`mod@serve`] serves the connections, with [`patience`] for readers.
 
 mod batch;
 mod body;
@@ -28,10 +28,11 @@ mod nodes;
 mod openapi;
 mod params;
 mod patience;
+mod pieces;
 mod reply;
+mod rights;
 mod serve;
 mod streams;
-mod visible;
 mod watch;
 
 use std::sync::Arc;
@@ -144,6 +145,7 @@ fn node_routes() -> Vec<UtoipaMethodRouter<Arc<Shared>>> {
         routes!(nodes::remove),
         routes!(nodes::transfer_leader),
         routes!(nodes::snapshot),
+        routes!(nodes::backup),
         routes!(cluster::conflicts),
         routes!(cluster::acknowledge),
         routes!(cluster::faults, cluster::set_faults, cluster::clear_faults),

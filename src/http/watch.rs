@@ -16,7 +16,7 @@ use super::described::{TimeoutParam, WatchProblems};
 use super::mount::Mount;
 use super::params::Params;
 use super::reply::{Rejection, event_stream};
-use super::{levels, streams, visible};
+use super::{levels, rights, streams};
 use crate::model::event::{Filter, Told};
 use crate::model::ident::{IdentError, Mode, Revision};
 use crate::registry::{Position, Watch, Watching};
@@ -125,7 +125,7 @@ fn told(watching: Box<dyn Watching>, caller: Caller) -> impl Stream<Item = Vec<u
         loop {
             let message = watching.next().await?;
             let over = message.told == Told::Overflow;
-            if let Some(message) = visible::message(message, &caller) {
+            if let Some(message) = rights::message(message, &caller) {
                 return Some((event::message(&message), (!over).then_some((watching, caller))));
             }
         }

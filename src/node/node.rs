@@ -12,7 +12,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use super::config::{Config, Flaw};
 use super::follow::Follower;
-use super::identity::{self, IdentityError, Keeper};
+use super::identity::{self, Founding, IdentityError, Keeper};
 use super::reread::Rereader;
 use super::view::NodeView;
 use crate::gossip::{self, GossipConfig, GossipNode};
@@ -47,6 +47,10 @@ pub struct Node {
     /// Reads certificates and credentials again.
     rereading: Option<JoinHandle<()>>,
     following: AbortHandle,
+    keeper: Arc<Keeper>,
+    entering: bool,
+    /// Where its peers reach it.
+    advertised: String,
     removed: watch::Receiver<Option<String>>,
 }
 
@@ -73,7 +77,8 @@ impl Node {
         let mut rereader = Rereader::default();
         let (terms, credentials) = config.locks.open(&mut rereader).map_err(NodeError::Lock)?;
         let peer_locks = config.locks.open_peers(config.id, &mut rereader).map_err(NodeError::Lock)?;
-        let (persisted, was_there) = identity::open(&config.data, config.id, &config.members)?;
+        let founding = Founding::of(&config);
+        let (persisted, was_there) = identity::open(&config.data, config.id, &founding)?;
         let mut notices = Vec::new();
         if was_there && !config.members.is_empty() && config.members != persisted.members {
             notices.push(format!("{} knows this cluster already: --cluster is not looked at", config.data.display()));
@@ -95,23 +100,24 @@ impl Node {
         let scheme = config.locks.http_scheme();
         let url = config.advertise_http.clone().unwrap_or_else(|| format!("{scheme}://{http}"));
         links.introduce(About { disk: persisted.disk, http: url });
-        let members = if persisted.members.is_empty() {
-            BTreeMap::from([(config.id, links.local_addr().to_string())])
-        } else {
-            persisted.members.clone()
-        };
+        let mut members = persisted.members.clone();
+        // Alone, or about to join.
+        let own = || config.advertise_peer.clone().unwrap_or_else(|| links.local_addr().to_string());
+        members.entry(config.id).or_insert_with(own);
+        let entering = persisted.entering;
         links.expel(persisted.retired.iter().copied());
         let keeper = Arc::new(Keeper::new(&config.data, persisted));
         let known = keeper.clone();
         links.guard(Box::new(move |peer, about| known.refusal(peer, about.disk)));
 
         let (raft, gossip) = tokio::try_join!(
-            async { Ok::<_, NodeError>(raft::start(raft_config(&config, &members), links.clone()).await?) },
+            async { Ok::<_, NodeError>(raft::start(raft_config(&config, &members, !entering), links.clone()).await?) },
             async { Ok::<_, NodeError>(gossip::start(gossip_config(&config, &members), links.clone()).await?) },
         )?;
         let (raft, gossip) = (Arc::new(raft), Arc::new(gossip));
         notices.extend(raft.notice.clone());
         let (removed, removed_seen) = watch::channel(None);
+        let (keeper, kept) = (keeper.clone(), keeper);
         let follower = Follower { id: config.id, links: links.clone(), keeper, gossip: gossip.clone(), removed };
         let following = tokio::spawn(follower.run(raft.roster())).abort_handle();
         let view = NodeView {
@@ -122,11 +128,11 @@ impl Node {
             faults_enabled: config.faults_enabled,
         };
         let known = Arc::downgrade(&raft);
-        let members = move || {
+        let peers = move || {
             let members = known.upgrade().map(|raft| raft.status().members).unwrap_or_default();
             members.into_iter().map(|(id, (addr, _))| (id, addr)).collect()
         };
-        let post = PostOffice::start(raft.registry.clone(), gossip.registry.clone(), links.clone(), members);
+        let post = PostOffice::start(raft.registry.clone(), gossip.registry.clone(), links.clone(), peers);
         let state = HttpState {
             messages: Arc::new(post),
             cp: raft.registry.clone(),
@@ -162,6 +168,9 @@ impl Node {
             serving,
             rereading: rereader.start(),
             following,
+            keeper: kept,
+            entering,
+            advertised: members[&config.id].clone(),
             removed: removed_seen,
         })
     }
@@ -169,6 +178,26 @@ impl Node {
     /// Where this node's clients reach it.
     pub fn http_addr(&self) -> SocketAddr {
         self.http
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where this node's peers reach it.
+    pub fn peer_addr(&self) -> &str {
+        &self.advertised
+    }
+
+    /// Whether it has yet to become a member of the cluster that it joins.
+    pub fn is_entering(&self) -> bool {
+        self.entering
+    }
+
+    /// It is a member now, and need not be added any more.
+    pub async fn entered(&self) {
+        let keeper = self.keeper.clone();
+        let _ = tokio::task::spawn_blocking(move || keeper.entered()).await;
     }
 
     /// What to tell the operator when the node has started.
@@ -220,14 +249,17 @@ impl Node {
     }
 }
 
-fn raft_config(config: &Config, members: &BTreeMap<NodeId, String>) -> RaftConfig {
+fn raft_config(config: &Config, members: &BTreeMap<NodeId, String>, founds: bool) -> RaftConfig {
     let mut raft = RaftConfig::new(config.id, members.clone(), config.data.clone());
+    raft.founds = founds;
     raft.timing.election_min = config.election_timeout;
     raft.timing.election_max = 2 * config.election_timeout;
     raft.timing.heartbeat = config.election_timeout / 4;
     raft.flaws = raft::Flaws {
         local_reads: config.flaws.contains(&Flaw::LocalReads),
         ack_before_replication: config.flaws.contains(&Flaw::AckEarly),
+        keep_alive_without_round: config.flaws.contains(&Flaw::KeepAliveAlone),
+        early_expiry: config.flaws.contains(&Flaw::EarlyExpiry),
     };
     raft
 }
@@ -238,6 +270,8 @@ fn gossip_config(config: &Config, members: &BTreeMap<NodeId, String>) -> GossipC
     gossip.flaws = gossip::Flaws {
         never_resolve: config.flaws.contains(&Flaw::NeverResolve),
         transfer_without_context: config.flaws.contains(&Flaw::ForgetContext),
+        forget_records: config.flaws.contains(&Flaw::ForgetRecords),
+        drop_on_resume: config.flaws.contains(&Flaw::DropOnResume),
     };
     gossip
 }

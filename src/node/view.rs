@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use crate::cluster::{
-    Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults, PeerState,
-    Probe, Strangers,
+    Backup, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults,
+    PeerState, Probe, Strangers,
 };
 use crate::gossip::GossipNode;
 use crate::model::conflict::ConflictRecord;
@@ -75,6 +75,10 @@ impl Cluster for NodeView {
         call: &CommandCall,
     ) -> Result<Result<Changed, ChangeRefusal>, CommandFailure> {
         self.raft.registry.change(change, call).await
+    }
+
+    async fn backup(&self, deadline: Instant) -> Result<Backup, Reason> {
+        self.raft.backup(deadline).await
     }
 
     async fn take_snapshot(&self, deadline: Instant) -> Result<u64, Reason> {

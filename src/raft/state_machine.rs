@@ -16,6 +16,7 @@ use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::lease_clock::LeaseClock;
 use super::roster::Roster;
 use super::snapshot::{Content, SnapshotStore, StoredSnapshot};
 use super::types::{Applied, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
@@ -36,6 +37,11 @@ pub struct Published {
 }
 
 impl Published {
+    /// The leadership whose entry was applied last.
+    pub fn leadership(&self) -> u64 {
+        self.applied.map_or(0, |applied| applied.committed_leader_id().term)
+    }
+
     /// Index of the next entry to apply.
     pub fn next_index(&self) -> u64 {
         self.applied.map_or(0, |applied| applied.index() + 1)
@@ -75,8 +81,12 @@ impl View {
 
     /// Returns once this revision is reached. False: the state machine is gone.
     pub async fn wait_for_revision(&self, revision: u64) -> bool {
-        let mut next = self.next.clone();
-        next.wait_for(|_| self.now().table.revision() >= revision).await.is_ok()
+        self.wait_until(|state| state.table.revision() >= revision).await
+    }
+
+    /// Returns once the state is like this. False: the state machine is gone.
+    pub async fn wait_until(&self, condition: impl Fn(&Published) -> bool) -> bool {
+        self.next.clone().wait_for(|_| condition(&self.now())).await.is_ok()
     }
 }
 
@@ -88,6 +98,7 @@ pub struct StateMachine {
     published: Arc<ArcSwap<Published>>,
     next: watch::Sender<u64>,
     events: Feed<Event>,
+    leases: Arc<LeaseClock>,
     snapshots: Arc<SnapshotStore>,
     snapshot_began: Option<Instant>,
     /// How far the log is on disk here, if that is to be waited for.
@@ -96,11 +107,13 @@ pub struct StateMachine {
 
 impl StateMachine {
     /// An empty table, and a history of at most `events_kept` events. Whatever is applied, and so seen by readers, is on this node's
-    /// disk first if `durable` is given: a restarted node can then tell by its log what it may have shown.
+    /// disk first if `durable` is given: a restarted node can then tell by its log what it may have shown. `leases` hears of leases that
+    /// begin and end.
     pub fn new(
         snapshots: Arc<SnapshotStore>,
         durable: Option<watch::Receiver<u64>>,
         events_kept: usize,
+        leases: Arc<LeaseClock>,
     ) -> (Self, View) {
         let published = Arc::new(ArcSwap::default());
         let (next, next_seen) = watch::channel(0);
@@ -114,6 +127,7 @@ impl StateMachine {
             published,
             next,
             events,
+            leases,
             snapshots,
             snapshot_began: None,
             durable,
@@ -153,6 +167,7 @@ impl StateMachine {
         self.publish();
         self.events.append(news.events);
         self.events.publish();
+        self.leases.hear(&news.leases);
         answers.into_iter().for_each(|(responder, effect)| responder.send(effect));
         Ok(())
     }

@@ -57,6 +57,12 @@ impl Proposal {
         &self.0
     }
 
+    /// Whether it is a client's: commands, and not a leader's own note. That one nobody may pass on.
+    pub fn is_clients(&self) -> bool {
+        // Command and Batch are the first of the step's variants, and so are their numbers.
+        matches!(self.0.get(1), Some(0 | 1))
+    }
+
     /// The step. An error: the bytes are of another version, or not a step at all.
     pub fn decode(&self) -> Result<Step, String> {
         match self.0.split_first() {
@@ -100,5 +106,23 @@ impl Applied {
             Outcomes::One(outcome) => Some(outcome),
             Outcomes::Each(_) | Outcomes::None => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaders_note_is_told_from_what_clients_ask() {
+        let own = [
+            Step::Expire { leases: vec![1] },
+            Step::KeptAlive { leases: vec![1] },
+            Step::Aged { ms: 1 },
+            Step::Seen { records: Vec::new() },
+        ];
+        assert!(own.iter().all(|step| !Proposal::encode(step).unwrap().is_clients()));
+        assert!(Proposal::encode(&Step::Batch(Vec::new())).unwrap().is_clients());
+        assert!(!Proposal::from_bytes(Bytes::new()).is_clients());
     }
 }

@@ -14,7 +14,8 @@ use quorate::net::probe::probe;
 use quorate::net::seal::{ClusterKeys, Flaws};
 use quorate::net::strangers::Noted;
 use quorate::net::wire::RealWire;
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::certificates::Authority;
@@ -174,6 +175,23 @@ async fn who_has_no_certificate_of_the_authority_is_refused_with_one_line_on_bot
     let plain = bind(identity(2, 200), None).await;
     assert!(refusal(&one, &plain).await.contains("--peer-cert"));
     assert!(stranger_at(&plain).await.contains("--peer-cert"));
+}
+
+#[tokio::test]
+async fn a_stranger_who_shakes_hands_slowly_is_hung_up_on_and_keeps_nobody_out() {
+    let house = House::new();
+    let (one, two) = (house.node(1, 100).await, house.node(2, 200).await);
+    let mut slow = Vec::new();
+    for sent in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n"] {
+        let mut stream = TcpStream::connect(two.local_addr()).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        slow.push(stream);
+    }
+    meet(&one, &two).await;
+    for mut stream in slow {
+        let mut said = Vec::new();
+        let _ = timeout(SOON, stream.read_to_end(&mut said)).await.expect("it is held");
+    }
 }
 
 /// Where node 1 believes node 2 to be: whatever it sends there is in the test's hands.

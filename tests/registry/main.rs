@@ -3,10 +3,12 @@
 #[path = "../server/certificates.rs"]
 mod certificates;
 mod gossip;
+mod lease_time;
 mod locked_links;
 mod net;
 mod post;
 mod raft_cluster;
+mod raft_leases;
 mod raft_members;
 mod raft_pinned;
 mod raft_storage;

@@ -1,5 +1,6 @@
 //! The server as its users meet it: real processes, real sockets, a real disk.
 
+mod backup;
 mod certificates;
 mod cli;
 mod cli_streams;
@@ -7,6 +8,7 @@ mod client;
 mod deploy;
 mod durability;
 mod examples;
+mod growing;
 mod http;
 mod lock;
 mod locks;

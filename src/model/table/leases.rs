@@ -64,11 +64,18 @@ pub struct LeaseFacts {
     pub left_ms: u64,
     /// How many entries end with it.
     pub entries: u64,
+    /// The last leadership whose steps show it granted or kept alive.
+    pub renewed_under: u64,
 }
 
 impl Leases {
     pub fn lead(&mut self, leadership: u64) {
         self.leadership = self.leadership.max(leadership);
+    }
+
+    /// Every live lease counts as just kept alive.
+    pub fn begin_anew(&mut self) {
+        self.ages = OrdMap::new();
     }
 
     pub fn number(&self, lease: &LeaseId) -> Option<u64> {
@@ -89,7 +96,13 @@ impl Leases {
         let since = (std::ops::Bound::Excluded(lease.renewed_under), std::ops::Bound::Unbounded);
         let used = self.ages.range::<_, u64>(since).map(|(_, ms)| *ms).sum::<u64>();
         let left_ms = lease.ttl_ms.saturating_sub(used);
-        LeaseFacts { number: lease.number, ttl_ms: lease.ttl_ms, left_ms, entries: lease.entries }
+        LeaseFacts {
+            number: lease.number,
+            ttl_ms: lease.ttl_ms,
+            left_ms,
+            entries: lease.entries,
+            renewed_under: lease.renewed_under,
+        }
     }
 
     pub fn bind(&mut self, lease: &LeaseId, key: Key) {
@@ -181,7 +194,7 @@ impl Table {
         }
         let number = self.revision + 1;
         self.leases.create(lease.clone(), number, ttl_ms, credential.cloned());
-        news.leases.push(LeaseNews::Began { number, ttl_ms });
+        news.leases.push(LeaseNews::Began { number, ttl_ms, under: self.leases.leadership });
         self.changed(Vec::new(), news);
         Outcome::LeaseCreated { lease, ttl_ms }
     }
@@ -234,6 +247,7 @@ impl Table {
     }
 
     /// The live lease that this caller may renew, or why there is none.
+    #[allow(clippy::result_large_err, reason = "a refusal is an answer like any other, made once and moved once")]
     pub fn renewable(&self, lease: &LeaseId, by: Option<&CredentialName>) -> Result<LeaseFacts, Refusal> {
         match self.leases.live.get(lease) {
             Some(live) if live.obeys(by) => Ok(self.leases.facts(live)),
@@ -259,6 +273,7 @@ impl Table {
     }
 
     /// A live lease's number, and what a list shows of it.
+    #[allow(clippy::result_large_err, reason = "a refusal is an answer like any other, made once and moved once")]
     pub(super) fn lease_info(&self, id: &LeaseId) -> Result<(u64, LeaseInfo), Refusal> {
         match self.leases.live.get(id) {
             Some(lease) => Ok((lease.number, lease.info(id))),

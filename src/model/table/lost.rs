@@ -65,6 +65,11 @@ impl Table {
         self.lost.of(lease).map(|(_, record)| record.clone()).collect()
     }
 
+    /// Whether that record is still to be seen.
+    pub fn has_lost(&self, key: LostKey) -> bool {
+        self.lost.records.contains_key(&key)
+    }
+
     /// Notes that a grant bound to a lease has lost its name to another owner or lease.
     pub(super) fn note_lost(&mut self, loser: &Entry, winner: &Entry, at: UnixMillis) {
         let (Some(lease), Holder::Owner(name, _), Token::Cp(token)) = (&loser.lease, &loser.holder, loser.token) else {

@@ -31,6 +31,9 @@ pub use leases::{ENDED_KEPT_MAX, LeaseFacts, RELEASES_PER_EVENT_MAX};
 pub use lost::LOST_PER_LEASE_MAX;
 pub use news::{LeaseNews, News};
 
+/// More revisions than a cluster makes in the time between a backup and its end.
+pub const ANEW_ABOVE: u64 = 1 << 40;
+
 /// Names, groups, leases, and the counter that numbers every change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
@@ -46,6 +49,13 @@ impl Table {
     /// How many changes there have been so far.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Begins anew as another cluster's: revisions go on far above any that the old one can have given out since, and leases have all of
+    /// their time.
+    pub fn begin_anew(&mut self) {
+        self.revision += ANEW_ABOVE;
+        self.leases.begin_anew();
     }
 
     /// The steps from here on were proposed under this leadership (Raft's term, which only rises).

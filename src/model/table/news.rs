@@ -12,10 +12,11 @@ pub struct News {
     pub leases: Vec<LeaseNews>,
 }
 
-/// The beginning or end of a lease, for whoever keeps its time. Its number is the revision that created it.
+/// The beginning or end of a lease, for whoever keeps its time. Its number is the revision that created it;
+/// `under` is the leadership whose step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseNews {
-    Began { number: u64, ttl_ms: u64 },
+    Began { number: u64, ttl_ms: u64, under: u64 },
     Ended { number: u64 },
 }
 

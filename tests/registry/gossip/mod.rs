@@ -3,7 +3,10 @@
 mod calls;
 mod laws;
 mod leases;
+mod losers;
 mod nodes;
 mod runs;
 mod simulation;
+mod watchers;
+mod watches;
 mod world;

@@ -16,7 +16,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use super::raw;
-use super::support::{Reference, Scripted, Server, reference, state};
+use super::reference::Reference;
+use super::support::{Scripted, Server, reference, state};
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -7,19 +7,18 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use quorate::cluster::{
-    ApStatus, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe, Role,
-    Strangers,
+    ApStatus, Backup, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe,
+    Role, Strangers,
 };
 use quorate::http::{Api, HttpState, MAX_IN_FLIGHT_DEFAULT, MAX_STREAMS_DEFAULT, Terms, router, serve_by};
 use quorate::messages::{Address, Inbox, InboxQueue, Letter, Messages};
-use quorate::model::command::{Action, Command};
+use quorate::model::command::Action;
 use quorate::model::conflict::{ConflictRecord, Contender};
 use quorate::model::entry::Holder;
 use quorate::model::ident::{ApToken, Mode, NodeId, RecordId, Revision, Token};
 use quorate::model::lease::KeptAlive;
 use quorate::model::outcome::{Outcome, Refusal};
 use quorate::model::query::{Answer, Query};
-use quorate::model::table::{News, Table};
 use quorate::model::time::UnixMillis;
 use quorate::registry::{
     CommandCall, CommandFailure, KeepAlive, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply, Watch,
@@ -28,63 +27,7 @@ use quorate::registry::{
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-/// One machine's registry: a table behind a lock, and a clock that stands still.
-#[derive(Default)]
-pub struct Reference {
-    table: Mutex<Table>,
-}
-
-#[async_trait]
-impl Registry for Reference {
-    fn mode(&self) -> Mode {
-        Mode::Cp
-    }
-
-    async fn execute(&self, action: Action, _: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
-        let mut table = self.table.lock().unwrap();
-        let value = table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) }, &mut News::default());
-        Ok(Reply { value, revision: Revision::Cp(table.revision()), provenance: Provenance::default() })
-    }
-
-    async fn query(&self, query: Query, call: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {
-        let table = self.table.lock().unwrap();
-        let revision = Revision::Cp(table.revision());
-        match &call.min_revision {
-            Some(Revision::Cp(least)) if *least > table.revision() => {
-                Err(QueryFailure(Reason::Behind { applied: revision }))
-            }
-            Some(_) | None => Ok(Reply { value: table.query(&query), revision, provenance: Provenance::default() }),
-        }
-    }
-
-    async fn batch(&self, actions: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        let mut table = self.table.lock().unwrap();
-        let mut news = News::default();
-        let apply = |action| table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) }, &mut news);
-        let value = actions.into_iter().map(apply).collect();
-        Ok(Reply { value, revision: Revision::Cp(table.revision()), provenance: Provenance::default() })
-    }
-
-    async fn keep_alive(
-        &self,
-        _: KeepAlive,
-        _: &CommandCall,
-    ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
-    }
-
-    async fn watch(&self, _: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
-        Err(WatchFailure::Failed(Reason::Starting))
-    }
-
-    fn has_ended(&self, _: &Holder, _: Token) -> bool {
-        false
-    }
-
-    async fn ready(&self, _: Instant) -> Result<(), Reason> {
-        Ok(())
-    }
-}
+use super::reference::Reference;
 
 /// Says what it was told to say, and remembers what it was asked.
 pub struct Scripted {
@@ -280,6 +223,10 @@ impl Cluster for Still {
             Change::Lead { node: Some(4) } => Err(CommandFailure::NotApplied(Reason::NoQuorum)),
             Change::Lead { node } => Ok(Ok(Changed::Leads { node: node.unwrap_or(2) })),
         }
+    }
+
+    async fn backup(&self, _: Instant) -> Result<Backup, Reason> {
+        Ok(Backup { revision: 7, pieces: vec!["the ".into(), "table".into()] })
     }
 
     async fn take_snapshot(&self, _: Instant) -> Result<u64, Reason> {
