@@ -3,11 +3,14 @@
 mod backup;
 mod certificates;
 mod cli;
+mod cli_streams;
 mod client;
 mod deploy;
 mod durability;
+mod examples;
 mod growing;
 mod http;
+mod lock;
 mod locks;
 mod nodes;
 mod refusals;

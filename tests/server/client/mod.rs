@@ -1,5 +1,6 @@
 //! The Rust client: against servers that say what they are told to, and against real nodes.
 
+mod elections;
 mod keeping;
 mod nodes;
 mod watching;
