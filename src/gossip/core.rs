@@ -2,7 +2,8 @@
 //!
 //! Pure: messages, contacts and time come in as arguments, what is to be sent comes out as effects. Commands are in
 //! [`commands`](super::commands), messages in [`sync`](super::sync), withdrawing losers in [`settle`](super::settle), leases in
-//! [`keeper`](super::keeper) and [`keep_alive`](super::keep_alive).
+//! [`keeper`](super::keeper), [`keep_alive`](super::keep_alive), [`hearing`](super::hearing), [`adoption`](super::adoption) and
+//! [`cleaning`](super::cleaning).
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,10 @@ use crate::model::ident::{NodeId, RecordId};
 use crate::model::query::{Answer, Query};
 use crate::registry::Provenance;
 
+use super::adoption::Meeting;
+use super::cleaning::Cleaning;
 use super::context::{Context, OpId, Run};
+use super::hearing::Hearing;
 use super::hlc::Hlc;
 use super::keep_alive::{Calls, KeptResults};
 use super::keeper::Keeper;
@@ -43,6 +47,22 @@ pub struct Flaws {
     /// State transfer ignores the context: all that the other has and this node lacks is taken as new, so that removed names
     /// return. The kept log is not used, so that every difference ends in a state transfer.
     pub transfer_without_context: bool,
+    pub leases: Option<LeaseFlaw>,
+}
+
+/// One thing that a node does wrong with leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseFlaw {
+    /// A timer that runs out drops every vouch for its lease, not this node's alone.
+    ExpiryDropsAll,
+    /// What is bound to a lease that nobody here vouches for is removed at once.
+    CleansAtOnce,
+    /// Vouches count no longer than there is contact to their node.
+    HidesWithContact,
+    /// A new process gives the leases of the one before it their full time, however long it was away.
+    RestartRevives,
+    /// Of two nodes that meet, one drops its vouch without passing its deadline on.
+    ForgetsDeadlines,
 }
 
 #[derive(Clone, Debug)]
@@ -113,6 +133,9 @@ pub struct Core {
     pub(super) sync: Exchange,
     pub(super) keeper: Keeper,
     pub(super) calls: Calls,
+    pub(super) hearing: Hearing,
+    pub(super) meeting: Meeting,
+    pub(super) cleaning: Cleaning,
     /// Came before an earlier operation of its run.
     pub(super) early: BTreeMap<OpId, Operation>,
     started_ms: u64,
@@ -134,6 +157,9 @@ impl Core {
             sync: Exchange::default(),
             keeper: Keeper::default(),
             calls: Calls::default(),
+            hearing: Hearing::default(),
+            meeting: Meeting::default(),
+            cleaning: Cleaning::default(),
             early: BTreeMap::new(),
             started_ms: now.ms,
             last_tick_ms: now.ms,
@@ -144,6 +170,11 @@ impl Core {
     /// This node.
     pub fn node(&self) -> NodeId {
         self.config.run.node
+    }
+
+    /// This process.
+    pub fn run(&self) -> Run {
+        self.config.run
     }
 
     pub fn context(&self) -> &Context {
@@ -230,8 +261,12 @@ impl Core {
         }
         self.last_tick_ms = now.ms;
         self.hide_the_silent(now, effects);
+        self.listen(now, effects);
         self.expire(now, effects);
         self.keep_alive_tick(now, effects);
+        self.meet(now, effects);
+        self.clean(now, effects);
+        self.beat(now, effects);
         self.sync_tick(now, effects);
         self.map.records.tick(now.ms);
         if now.ms >= self.started_ms + STARTING_MS_MAX {

@@ -203,6 +203,7 @@ fn gossip_config(config: &Config, members: &BTreeMap<NodeId, String>) -> GossipC
     gossip.flaws = gossip::Flaws {
         never_resolve: config.flaws.contains(&Flaw::NeverResolve),
         transfer_without_context: config.flaws.contains(&Flaw::ForgetContext),
+        leases: None,
     };
     gossip
 }
