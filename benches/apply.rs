@@ -6,7 +6,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use quorate::model::command::{Action, Command, Condition};
 use quorate::model::ident::{Meta, Name};
 use quorate::model::query::{Page, Query};
-use quorate::model::table::Table;
+use quorate::model::table::{News, Table};
 use quorate::model::time::UnixMillis;
 
 fn name(at: usize) -> Name {
@@ -27,7 +27,7 @@ fn register(at: usize) -> Command {
 fn filled(names: usize) -> Table {
     let mut table = Table::default();
     for at in 0..names {
-        table.apply(&register(at));
+        table.apply(&register(at), &mut News::default());
     }
     table
 }
@@ -40,7 +40,11 @@ fn apply(criterion: &mut Criterion) {
         // The clone keeps the old state alive, as a snapshot being written does.
         let fresh = register(names);
         group.bench_function(format!("register, {names} names, beside a snapshot"), |bencher| {
-            bencher.iter_batched_ref(|| table.clone(), |table| table.apply(&fresh), BatchSize::SmallInput);
+            bencher.iter_batched_ref(
+                || table.clone(),
+                |table| table.apply(&fresh, &mut News::default()),
+                BatchSize::SmallInput,
+            );
         });
         let taken = Command {
             action: Action::Register {
@@ -54,7 +58,7 @@ fn apply(criterion: &mut Criterion) {
         };
         let mut same = table.clone();
         group.bench_function(format!("refused, {names} names"), |bencher| {
-            bencher.iter(|| same.apply(black_box(&taken)));
+            bencher.iter(|| same.apply(black_box(&taken), &mut News::default()));
         });
         let mut own = table.clone();
         let mut at = names;
@@ -64,7 +68,7 @@ fn apply(criterion: &mut Criterion) {
                     at += 1;
                     register(at)
                 },
-                |command| own.apply(&command),
+                |command| own.apply(&command, &mut News::default()),
                 BatchSize::SmallInput,
             );
         });

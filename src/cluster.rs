@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::model::conflict::ConflictRecord;
@@ -25,6 +26,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// Has this node write its `cp` table to disk now, so that its log can be cut; the index of the last log entry in it.
     async fn take_snapshot(&self, deadline: Instant) -> Result<u64, Reason>;
 
+    /// The whole `cp` table, as new as this call, to be kept in a file.
+    async fn backup(&self, deadline: Instant) -> Result<Backup, Reason>;
+
     /// Every conflict record that this node knows and that is not acknowledged for good, oldest first, after the given id.
     fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord>;
     /// Acknowledges a record on behalf of the loser. False: no such record.
@@ -36,6 +40,13 @@ pub trait Cluster: Send + Sync + 'static {
     fn set_faults(&self, faults: Faults) -> bool;
     /// Asks every peer for a sign of life, over TCP and UDP, through the faults in force. Ends by the deadline.
     async fn probe(&self, deadline: Instant) -> BTreeMap<NodeId, Probe>;
+}
+
+/// A backup, in pieces that are one file together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    pub revision: u64,
+    pub pieces: Vec<Bytes>,
 }
 
 /// A change of the cluster. It is agreed upon by a majority, as commands of `cp` are.
@@ -104,6 +115,20 @@ pub struct ClusterStatus {
     /// Names and groups' members that this node's `ap` registry shows, and a hash of them that does not depend on order.
     pub ap: ApStatus,
     pub nodes: Vec<NodeStatus>,
+    pub strangers: Strangers,
+}
+
+/// What came to this node's peer address and was not let in, since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strangers {
+    /// Connections of whom it is not known which node they are from.
+    pub connections: u64,
+    /// Why the last of these was refused.
+    pub last: Option<String>,
+    /// Datagrams that were torn, forged, of another cluster or for somebody else.
+    pub datagrams: u64,
+    /// Genuine datagrams that had come before.
+    pub replayed: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ pub mod model;
 
 pub mod cluster;
 pub mod feed;
+pub mod messages;
 pub mod registry;
 pub mod wire;
 
@@ -21,6 +22,8 @@ pub mod http;
 pub mod net;
 #[cfg(feature = "server")]
 pub mod node;
+#[cfg(feature = "server")]
+pub mod post;
 #[cfg(feature = "server")]
 pub mod raft;
 

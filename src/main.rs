@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(quorate::cli::main() as u8)
+    quorate::cli::main()
 }

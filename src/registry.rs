@@ -3,10 +3,12 @@
 use std::time::Instant;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::model::command::Action;
+use crate::model::entry::Holder;
 use crate::model::event::Filter;
-use crate::model::ident::{CredentialName, LeaseId, Mode, NodeId, RecordId, Revision};
+use crate::model::ident::{CredentialName, LeaseId, Mode, NodeId, RecordId, Revision, Token};
 use crate::model::lease::KeptAlive;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
@@ -41,12 +43,15 @@ pub trait Registry: Send + Sync + 'static {
     /// Begins to watch. The deadline is for the beginning alone.
     async fn watch(&self, watch: Watch, deadline: Instant) -> Result<Box<dyn Watching>, WatchFailure>;
 
+    /// Whether this node knows, without asking anybody, that this grant has ended.
+    fn has_ended(&self, holder: &Holder, token: Token) -> bool;
+
     /// Whether this node serves this mode now; `cp` makes a real linearizable read.
     async fn ready(&self, deadline: Instant) -> Result<(), Reason>;
 }
 
 /// Leases to keep alive.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeepAlive {
     pub leases: Vec<LeaseId>,
     /// Records that need not be told as `lost` again.

@@ -9,6 +9,7 @@ use clap::Args;
 use super::Exit;
 use crate::model::ident::Mode;
 use crate::node::config::{Config, Conflicts};
+use crate::node::locks::Locks;
 use crate::node::node::Node;
 
 #[derive(Args)]
@@ -75,6 +76,8 @@ fn configs(args: &DevArgs) -> Vec<Config> {
                 advertise_http: None,
                 data: args.data.join(id.to_string()),
                 members: members.clone(),
+                advertise_peer: None,
+                joining: None,
                 mode: args.mode,
                 conflicts: args.conflicts,
                 down_after: Duration::from_secs(30),
@@ -82,6 +85,7 @@ fn configs(args: &DevArgs) -> Vec<Config> {
                 max_in_flight: 4_096,
                 max_streams: 4_096,
                 allowed_origins: Vec::new(),
+                locks: Locks::default(),
                 faults_enabled: true,
                 exit_with_stdin: false,
                 flaws: Vec::new(),

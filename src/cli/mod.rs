@@ -1,11 +1,25 @@
 //! The command line: parse, run, print; an exit code that scripts can rely on.
 
+mod backup;
+mod batch;
 pub mod check;
+mod cluster;
 pub mod compare;
+mod completions;
+mod conflicts;
+mod connect;
+mod credential;
 pub mod dev;
+mod join;
+mod lease;
+mod lock;
 mod registry;
 mod render;
+mod render_watch;
 pub mod serve;
+mod watch;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -23,6 +37,12 @@ pub enum Exit {
     Usage = 64,
 }
 
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
 /// A replicated registry of names and groups: ap (gossip) or cp (Raft), by a flag.
 #[derive(Parser)]
 #[command(version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
@@ -36,37 +56,74 @@ enum Command {
     /// Runs real systems through the same partitions and shows what each promised and kept
     Compare(compare::CompareArgs),
     /// Runs one node
-    Serve(crate::node::config::ServeArgs),
+    Serve(Box<crate::node::config::ServeArgs>),
     /// Runs a local cluster to play with; its links can be cut
     Dev(dev::DevArgs),
     #[command(flatten)]
     Registry(registry::RegistryCommand),
+    /// Leases: what names and memberships may end with
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
+    /// Prints what changes, a line each
+    Watch(watch::WatchArgs),
+    /// Runs a command while a name is held, and stops it before the name can be somebody else's
+    Lock(lock::LockArgs),
+    /// Carries out many commands in one call
+    Batch(batch::BatchArgs),
+    /// Lists ap names that two owners had, and who lost
+    Conflicts(conflicts::ConflictsArgs),
+    /// Shows the cluster as a server sees it
+    Cluster(cluster::ClusterArgs),
+    /// Prints what a shell needs to complete this command line
+    Completions(completions::CompletionsArgs),
+    /// Makes what callers show to a server that asks for credentials
+    #[command(subcommand)]
+    Credential(credential::CredentialCommand),
+    /// Puts the whole cp table, as it is now, into a file
+    Backup(backup::BackupArgs),
+    /// Makes a new cluster of a backup, offline: its first node's data directory
+    Restore(backup::RestoreArgs),
     /// Tells whether recorded histories are linearizable
     Check(check::CheckArgs),
 }
 
 /// Runs the command line of this process.
-pub fn main() -> Exit {
+pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
             let wanted = !e.use_stderr();
             let _ = e.print();
-            return if wanted { Exit::Yes } else { Exit::Usage };
+            return if wanted { Exit::Yes } else { Exit::Usage }.into();
         }
     };
     start_logging();
     let done = match cli.command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Dev(args) => dev::run(args),
         Command::Registry(command) => registry::run(command),
+        Command::Lease(command) => lease::run(command),
+        Command::Watch(args) => watch::run(args),
+        Command::Batch(args) => batch::run(args),
+        Command::Conflicts(args) => conflicts::run(args),
+        Command::Cluster(args) => cluster::run(args),
+        Command::Completions(args) => Ok(completions::run::<Cli>(&args)),
+        Command::Lock(args) => match lock::run(args) {
+            Ok(lock::Ended::Commands(code)) => return ExitCode::from(code),
+            Ok(lock::Ended::Own(exit)) => Ok(exit),
+            Err(error) => Err(error),
+        },
+        Command::Credential(command) => Ok(credential::run(command)),
+        Command::Backup(args) => backup::backup(args),
+        Command::Restore(args) => backup::run_restore(args),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Compare(args) => compare::run(args),
     };
-    done.unwrap_or_else(|e| {
+    let exit = done.unwrap_or_else(|e| {
         eprintln!("quorate: {e:#}");
         Exit::NotDone
-    })
+    });
+    exit.into()
 }
 
 /// Logs go to standard error; `RUST_LOG` says which (warnings unless given).

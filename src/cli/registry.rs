@@ -1,40 +1,17 @@
-//! The registry's commands: register, whereis, unregister, names, join, leave, members, groups, conflicts, cluster.
-
-use std::time::Duration;
+//! The commands of names and groups: register, whereis, unregister, names, join, leave, members, groups.
 
 use clap::{Args, Subcommand};
 
 use super::Exit;
+use super::connect::{self, Connect, Misused};
 use super::render::{self, Form};
-use crate::client::call::{CallOptions, Caller, Cause, CommandError};
+use crate::client::call::CallOptions;
+use crate::client::client::Client;
+use crate::client::error::Error;
 use crate::model::command::{Action, Condition};
 use crate::model::ident::{Group, LeaseId, Member, Meta, Mode, Name, NodeId, Owner, Revision, Token};
 use crate::model::query::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, Page, Query};
 use crate::registry::Consistency;
-
-/// Which server, which registry, and how the answer is printed.
-#[derive(Args, Clone, Debug)]
-pub struct Connect {
-    /// The registry: cp (linearizable) or ap (always answers)
-    #[arg(long, env = "QUORATE_MODE", default_value = "cp")]
-    mode: Mode,
-    /// Servers; the first that can be reached is asked
-    #[arg(
-        long,
-        env = "QUORATE_ENDPOINTS",
-        value_name = "URL,…",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7401",
-        global = true
-    )]
-    endpoints: Vec<String>,
-    /// When to give up
-    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=30_000))]
-    timeout_ms: u64,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
-}
 
 #[derive(Subcommand, Debug)]
 pub enum RegistryCommand {
@@ -122,7 +99,7 @@ pub enum RegistryCommand {
         #[arg(long, value_name = "ID")]
         node: Option<NodeId>,
         #[command(flatten)]
-        page: PageArgs,
+        page: PartArgs,
         #[command(flatten)]
         level: Level,
         #[command(flatten)]
@@ -134,24 +111,6 @@ pub enum RegistryCommand {
         page: PageArgs,
         #[command(flatten)]
         level: Level,
-        #[command(flatten)]
-        connect: Connect,
-    },
-    /// Lists ap names that two owners had, and who lost
-    Conflicts {
-        /// Acknowledge this record instead
-        #[arg(long, value_name = "ID")]
-        ack: Option<String>,
-        /// Only records after this one
-        #[arg(long, value_name = "ID")]
-        after: Option<String>,
-        #[arg(long, default_value_t = PAGE_LIMIT_DEFAULT, value_parser = parse_limit)]
-        limit: usize,
-        #[command(flatten)]
-        connect: Connect,
-    },
-    /// Shows the cluster as the server sees it
-    Cluster {
         #[command(flatten)]
         connect: Connect,
     },
@@ -167,9 +126,7 @@ impl RegistryCommand {
             | RegistryCommand::Join { connect, .. }
             | RegistryCommand::Leave { connect, .. }
             | RegistryCommand::Members { connect, .. }
-            | RegistryCommand::Groups { connect, .. }
-            | RegistryCommand::Conflicts { connect, .. }
-            | RegistryCommand::Cluster { connect } => connect,
+            | RegistryCommand::Groups { connect, .. } => connect,
         }
     }
 }
@@ -195,7 +152,7 @@ pub struct ConditionArgs {
 pub struct AcksArg {
     /// ap: wait until so many nodes have it
     #[arg(long = "w", value_name = "NODES", value_parser = parse_nodes)]
-    acks: Option<usize>,
+    pub acks: Option<usize>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -214,17 +171,29 @@ pub struct PageArgs {
     /// Only keys that begin so
     #[arg(long, default_value = "")]
     prefix: String,
-    /// Only keys after this one
+    #[command(flatten)]
+    part: PartArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct PartArgs {
+    /// Only what comes after this
     #[arg(long)]
-    after: Option<String>,
+    pub after: Option<String>,
     /// At most so many
     #[arg(long, default_value_t = PAGE_LIMIT_DEFAULT, value_parser = parse_limit)]
-    limit: usize,
+    pub limit: usize,
 }
 
 impl From<PageArgs> for Page {
     fn from(args: PageArgs) -> Self {
-        Self { prefix: args.prefix, after: args.after, limit: args.limit }
+        Self { prefix: args.prefix, ..args.part.into() }
+    }
+}
+
+impl From<PartArgs> for Page {
+    fn from(args: PartArgs) -> Self {
+        Self { prefix: String::new(), after: args.after, limit: args.limit }
     }
 }
 
@@ -237,93 +206,38 @@ fn parse_nodes(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|nodes| *nodes > 0).ok_or_else(|| "a number of nodes from 1 is asked for".to_owned())
 }
 
-/// What was typed does not fit together.
-struct Misused(String);
-
-impl<T: std::fmt::Display> From<T> for Misused {
-    fn from(why: T) -> Self {
-        Misused(why.to_string())
-    }
-}
-
 /// What is sent, once all that was typed is understood.
 enum Call {
     Command(Action, CallOptions),
     Query(Query, CallOptions),
-    Conflicts { after: Option<String>, limit: usize },
-    Acknowledge(String),
-    Cluster,
 }
 
-/// Carries out one command against the first server that can be reached.
+/// Carries out one command.
 pub fn run(command: RegistryCommand) -> anyhow::Result<Exit> {
-    let connect = &command.connect().clone();
-    let callers = connect.endpoints.iter().map(|url| Caller::new(url)).collect::<Result<Vec<_>, _>>();
-    let understood = callers.map_err(Misused::from).and_then(|callers| Ok((callers, understand(connect, command)?)));
-    let (callers, call) = match understood {
-        Ok(understood) => understood,
-        Err(Misused(why)) => {
-            eprintln!("quorate: {why}");
-            return Ok(Exit::Usage);
-        }
-    };
-    let form = if connect.json { Form::Json } else { Form::Human };
-    super::runtime()?.block_on(async {
-        let mut exit = Exit::NotDone;
-        for (at, caller) in callers.iter().enumerate() {
-            let (reached, found) = send(connect, caller, &call, form).await;
-            exit = found;
-            if reached || at + 1 == callers.len() {
-                break;
-            }
-        }
-        Ok(exit)
-    })
+    let connect = command.connect().clone();
+    let form = connect.form();
+    let understood = connect.client().and_then(|client| {
+        let call = understand(&connect, client.options(), command)?;
+        Ok(async move { Ok(send(&client, call, form).await) })
+    });
+    connect::run(understood)
 }
 
-/// Whether the server was reached, and the exit code. Only what was surely not sent is tried at the next server.
-async fn send(connect: &Connect, caller: &Caller, call: &Call, form: Form) -> (bool, Exit) {
-    let timeout = Duration::from_millis(connect.timeout_ms);
-    let failed = |cause: Cause| {
-        eprintln!("quorate: {cause}");
-        (!matches!(cause, Cause::Unreachable(_)), Exit::NotDone)
-    };
+async fn send(client: &Client, call: Call, form: Form) -> Exit {
     match call {
-        Call::Command(action, options) => match caller.execute(connect.mode, action, options).await {
-            Ok(reply) => (true, render::outcome(action, &reply, form)),
-            Err(e) => {
-                eprintln!("quorate: {e}");
-                match e {
-                    CommandError::NotApplied(cause) => (!matches!(cause, Cause::Unreachable(_)), Exit::NotDone),
-                    CommandError::Unknown(_) => (true, Exit::Unknown),
-                }
-            }
+        Call::Command(action, options) => match client.with(options).execute(&action).await {
+            Ok(reply) => render::outcome(&action, &reply, form),
+            Err(error) => connect::failed(&error.into()),
         },
-        Call::Query(query, options) => match caller.query(connect.mode, query, options).await {
-            Ok(reply) => (true, render::answer(query, &reply, form)),
-            Err(cause) => failed(cause),
-        },
-        Call::Conflicts { after, limit } => match caller.conflicts(after.as_deref(), *limit, timeout).await {
-            Ok(body) => (true, render::conflicts(&body, form)),
-            Err(cause) => failed(cause),
-        },
-        Call::Acknowledge(id) => match caller.acknowledge_conflict(id, timeout).await {
-            Ok(()) => (true, render::acknowledged(id, form)),
-            Err(cause) => {
-                let (reached, _) = failed(cause);
-                (reached, if reached { Exit::No } else { Exit::NotDone })
-            }
-        },
-        Call::Cluster => match caller.cluster(timeout).await {
-            Ok(body) => (true, render::cluster(&body, form)),
-            Err(cause) => failed(cause),
+        Call::Query(query, options) => match client.with(options).query(&query).await {
+            Ok(reply) => render::answer(&query, &reply, form),
+            Err(cause) => connect::failed(&Error::Unanswered(cause)),
         },
     }
 }
 
-fn understand(connect: &Connect, command: RegistryCommand) -> Result<Call, Misused> {
-    let token = |text: Option<String>| text.map(|text| Token::parse(connect.mode, &text)).transpose();
-    let options = CallOptions { timeout: Duration::from_millis(connect.timeout_ms), ..CallOptions::default() };
+fn understand(connect: &Connect, options: &CallOptions, command: RegistryCommand) -> Result<Call, Misused> {
+    let token = |text: Option<String>| connect.token(text.as_deref());
     let written = |acks: AcksArg| match (connect.mode, acks.acks) {
         (Mode::Cp, Some(_)) => Err(Misused("--w is of ap: a cp write is always on a majority".to_owned())),
         (_, acks) => Ok(CallOptions { acks, ..options.clone() }),
@@ -368,14 +282,8 @@ fn understand(connect: &Connect, command: RegistryCommand) -> Result<Call, Misus
         }
         RegistryCommand::Names { page, level, .. } => Call::Query(Query::Names { page: page.into() }, read(level)?),
         RegistryCommand::Members { group, node, page, level, .. } => {
-            if !page.prefix.is_empty() {
-                return Err(Misused("members have no --prefix".to_owned()));
-            }
             Call::Query(Query::Members { group, page: page.into(), node }, read(level)?)
         }
         RegistryCommand::Groups { page, level, .. } => Call::Query(Query::Groups { page: page.into() }, read(level)?),
-        RegistryCommand::Conflicts { ack: Some(id), .. } => Call::Acknowledge(id),
-        RegistryCommand::Conflicts { ack: None, after, limit, .. } => Call::Conflicts { after, limit },
-        RegistryCommand::Cluster { .. } => Call::Cluster,
     })
 }

@@ -1,17 +1,20 @@
 //! How answers are printed: for a person, or as the JSON that the API gives.
 
 use std::io::Write;
+use std::time::Duration;
 
 use comfy_table::{Table, presets};
 
 use super::Exit;
 use crate::model::command::Action;
 use crate::model::entry::{Entry, Holder};
+use crate::model::ident::{LeaseId, Mode};
+use crate::model::lease::{KeptAlive, LeaseInfo};
 use crate::model::outcome::{Ended, Outcome, Refusal};
 use crate::model::query::{Answer, Query};
 use crate::registry::{Provenance, Reply};
 use crate::wire::cluster::{ClusterBody, ConflictsBody};
-use crate::wire::{lease as lease_body, write};
+use crate::wire::{batch as batch_body, lease as lease_body, write};
 
 /// For whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +34,32 @@ fn print_json(json: &[u8]) {
 
 /// Prints what became of a command.
 pub fn outcome(action: &Action, reply: &Reply<Outcome>, form: Form) -> Exit {
-    match (&reply.value, form) {
-        (Outcome::Granted { entry, hides }, Form::Json) => print_json(&write::entry(entry, hides.as_ref())),
-        (Outcome::Held { entry }, Form::Json) => print_json(&write::entry(entry, None)),
-        (Outcome::Ended(ended), Form::Json) => print_json(&write::ended(*ended)),
-        (Outcome::Granted { entry, hides }, Form::Human) => {
+    let exit = match form {
+        Form::Human => told(action, &reply.value),
+        Form::Json => shown(action, &reply.value),
+    };
+    if form == Form::Human && exit == Exit::Yes {
+        provenance(&reply.provenance);
+    }
+    exit
+}
+
+fn shown(action: &Action, outcome: &Outcome) -> Exit {
+    match outcome {
+        Outcome::Granted { entry, hides } => print_json(&write::entry(entry, hides.as_ref())),
+        Outcome::Held { entry } => print_json(&write::entry(entry, None)),
+        Outcome::Ended(ended) => print_json(&write::ended(*ended)),
+        Outcome::LeaseCreated { lease, ttl_ms } | Outcome::LeaseHeld { lease, ttl_ms } => {
+            print_json(&lease_body::created(lease, *ttl_ms, *ttl_ms));
+        }
+        Outcome::Refused(refusal) => return refused(refusal, subject(action), Form::Json),
+    }
+    Exit::Yes
+}
+
+fn told(action: &Action, outcome: &Outcome) -> Exit {
+    match outcome {
+        Outcome::Granted { entry, hides } => {
             print(&format!("{}, token {}", stands(entry), entry.token));
             if let Some(hidden) = hides {
                 print(&format!(
@@ -44,21 +68,55 @@ pub fn outcome(action: &Action, reply: &Reply<Outcome>, form: Form) -> Exit {
                 ));
             }
         }
-        (Outcome::Held { entry }, Form::Human) => print(&format!("{} already, token {}", stands(entry), entry.token)),
-        (Outcome::LeaseCreated { lease, ttl_ms } | Outcome::LeaseHeld { lease, ttl_ms }, Form::Json) => {
-            print_json(&lease_body::created(lease, *ttl_ms, *ttl_ms));
-        }
-        (Outcome::LeaseCreated { lease, ttl_ms } | Outcome::LeaseHeld { lease, ttl_ms }, Form::Human) => {
-            print(&format!("lease {lease}, {ttl_ms} ms"));
-        }
-        (Outcome::Ended(Ended::Now), Form::Human) => print("ended"),
-        (Outcome::Ended(Ended::Before), Form::Human) => print("ended before; nothing was done"),
-        (Outcome::Refused(refusal), form) => return refused(refusal, subject(action), form),
-    }
-    if form == Form::Human {
-        provenance(&reply.provenance);
+        Outcome::Held { entry } => print(&format!("{} already, token {}", stands(entry), entry.token)),
+        Outcome::LeaseCreated { lease, ttl_ms } => print(&format!("lease {lease}, {ttl_ms} ms")),
+        Outcome::LeaseHeld { lease, ttl_ms } => print(&format!("lease {lease} already, {ttl_ms} ms")),
+        Outcome::Ended(Ended::Now) => print("ended"),
+        Outcome::Ended(Ended::Before) => print("ended before; nothing was done"),
+        Outcome::Refused(refusal) => return refused(refusal, subject(action), Form::Human),
     }
     Exit::Yes
+}
+
+/// Prints what became of each command of a batch. One refusal makes it a no.
+pub fn batch(actions: &[Action], reply: &Reply<Vec<Outcome>>, form: Form) -> Exit {
+    if form == Form::Json {
+        print_json(&batch_body::results(&reply.value, &reply.revision));
+        let refused = reply.value.iter().any(|outcome| matches!(outcome, Outcome::Refused(_)));
+        return if refused { Exit::No } else { Exit::Yes };
+    }
+    let exits = actions.iter().zip(&reply.value).map(|(action, outcome)| told(action, outcome));
+    let exit = exits.max().unwrap_or(Exit::Yes);
+    provenance(&reply.provenance);
+    exit
+}
+
+/// Prints a lease that is held.
+pub fn lease(lease: &LeaseId, ttl: Duration, form: Form) {
+    let ttl_ms = ttl.as_millis() as u64;
+    match form {
+        Form::Json => print_json(&lease_body::created(lease, ttl_ms, ttl_ms)),
+        Form::Human => print(&format!("lease {lease}, {ttl_ms} ms")),
+    }
+}
+
+/// Prints what became of leases that were to be kept alive. One that was not makes it a no.
+pub fn kept_alive(mode: Mode, leases: &[LeaseId], results: &[Result<KeptAlive, Refusal>], form: Form) -> Exit {
+    if form == Form::Json {
+        print_json(&lease_body::kept_alive_each(mode, leases, results));
+        return if results.iter().all(Result::is_ok) { Exit::Yes } else { Exit::No };
+    }
+    let each = leases.iter().zip(results).map(|(lease, result)| match result {
+        Ok(kept) => {
+            print(&format!("lease {lease} lives {} ms from when this was sent", kept.expires_in_ms));
+            for lost in &kept.lost {
+                print(&format!("lost: {} to {}, record {}", lost.name, lost.winner.owner, lost.id));
+            }
+            Exit::Yes
+        }
+        Err(refusal) => refused(refusal, lease.as_str(), form),
+    });
+    each.max().unwrap_or(Exit::Yes)
 }
 
 /// Prints the answer to a question.
@@ -88,7 +146,31 @@ pub fn answer(query: &Query, reply: &Reply<Answer>, form: Form) -> Exit {
             print(&if groups.is_empty() { "none".to_owned() } else { columns(&["group", "members"], rows) });
             more(next.as_deref());
         }
-        (Answer::Lease(_) | Answer::Leases { .. }, _, _) => print("none"),
+        (Answer::Lease(status), _, Form::Json) => print_json(&lease_body::status(status, &reply.revision)),
+        (Answer::Leases { leases, next }, _, Form::Json) => {
+            print_json(&lease_body::list(leases, next.as_deref(), &reply.revision));
+        }
+        (Answer::Lease(status), _, Form::Human) => {
+            let LeaseInfo { lease, ttl_ms, credential } = &status.info;
+            let by = credential.as_ref().map_or(String::new(), |by| format!(", of {by}"));
+            print(&format!("lease {lease}, {ttl_ms} ms, {} ms left{by}", status.expires_in_ms));
+            if !status.entries.is_empty() {
+                print(&bound(&status.entries));
+            }
+            more(status.next.as_deref());
+        }
+        (Answer::Leases { leases, next }, _, Form::Human) => {
+            let rows = leases.iter().map(|info| {
+                let by = info.credential.as_ref().map_or(String::new(), |by| by.to_string());
+                vec![info.lease.to_string(), info.ttl_ms.to_string(), by]
+            });
+            print(&if leases.is_empty() {
+                "none".to_owned()
+            } else {
+                columns(&["lease", "ttl_ms", "credential"], rows)
+            });
+            more(next.as_deref());
+        }
         (Answer::Refused(refusal), query, form) => return refused(refusal, asked(query), form),
     }
     if form == Form::Human {
@@ -154,6 +236,18 @@ fn refused(refusal: &Refusal, subject: &str, form: Form) -> Exit {
         (Form::Human, None) => eprintln!("{}: {subject}", row.text.replace('_', " ")),
     }
     Exit::No
+}
+
+/// Names and memberships in one table.
+fn bound(entries: &[Entry]) -> String {
+    let rows = entries.iter().map(|entry| {
+        let (kind, key, holder) = match &entry.holder {
+            Holder::Owner(name, owner) => ("name", name.to_string(), owner.to_string()),
+            Holder::Member(group, member) => ("member", group.to_string(), member.to_string()),
+        };
+        vec![kind.to_owned(), key, holder, entry.token.to_string()]
+    });
+    columns(&["kind", "key", "holder", "token"], rows)
 }
 
 fn table(entries: &[&Entry]) -> String {

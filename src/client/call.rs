@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{HOST, HeaderValue};
-use hyper::{Method, Request, Uri};
+use hyper::header::{AUTHORIZATION, HOST};
+use hyper::{Method, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::{Answered, Broken, Connection};
+use super::access::Access;
+use super::connection::{Answered, Begun, Broken, Connection};
+use super::endpoint::{BadUrl, Endpoint};
 use super::request::Prepared;
 use super::{judge, request};
 use crate::model::command::Action;
@@ -31,6 +33,8 @@ use crate::wire::write;
 pub struct CallOptions {
     /// When the call ends, whatever has come by then. The server is told to answer a little earlier.
     pub timeout: Duration,
+    /// How much of that a new connection may take to come about.
+    pub connect_timeout: Duration,
     /// Commands of `ap`: how many nodes are to have it before the answer.
     pub acks: Option<usize>,
     /// Queries; the mode's default unless given.
@@ -43,8 +47,19 @@ pub struct CallOptions {
 
 impl Default for CallOptions {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(2), acks: None, consistency: None, min_revision: None, forward: true }
+        Self {
+            timeout: Duration::from_secs(2),
+            connect_timeout: Duration::MAX,
+            acks: None,
+            consistency: None,
+            min_revision: None,
+            forward: true,
+        }
     }
+}
+
+pub(super) fn within(timeout: Duration) -> CallOptions {
+    CallOptions { timeout, ..CallOptions::default() }
 }
 
 /// A command without an outcome.
@@ -78,37 +93,22 @@ pub enum Cause {
     Garbled(String),
 }
 
-/// A text that is no URL of a server.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{url:?} is not http://HOST:PORT")]
-pub struct BadUrl {
-    pub url: String,
-}
-
 /// A server, as its client sees it. Connections are kept between calls; as many calls as wanted may be under way at once.
 #[derive(Debug)]
 pub struct Caller {
-    host: String,
-    host_value: HeaderValue,
+    endpoint: Endpoint,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Caller {
-    /// A server at `http://HOST:PORT`. Nothing is sent yet.
+    /// A server at `http://HOST:PORT`, shown no credential. Nothing is sent yet.
     pub fn new(base_url: &str) -> Result<Self, BadUrl> {
-        let bad = || BadUrl { url: base_url.to_owned() };
-        let uri: Uri = base_url.parse().map_err(|_| bad())?;
-        let authority = uri.authority().ok_or_else(bad)?;
-        if uri.scheme_str() != Some("http")
-            || uri.path().len() > 1
-            || uri.query().is_some()
-            || authority.as_str().contains('@')
-        {
-            return Err(bad());
-        }
-        let host = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
-        let host_value = HeaderValue::from_str(authority.as_str()).map_err(|_| bad())?;
-        Ok(Self { host, host_value, idle: Mutex::default() })
+        Self::with_access(base_url, &Access::default())
+    }
+
+    /// A server at `http://HOST:PORT` or `https://HOST:PORT`. Nothing is sent yet.
+    pub fn with_access(base_url: &str, access: &Access) -> Result<Self, BadUrl> {
+        Ok(Self { endpoint: Endpoint::parse(base_url, access)?, idle: Mutex::default() })
     }
 
     /// Carries out one command.
@@ -119,7 +119,7 @@ impl Caller {
         options: &CallOptions,
     ) -> Result<Reply<Outcome>, CommandError> {
         let prepared = request::command(mode, action, options);
-        match self.exchange(prepared, options.timeout).await {
+        match self.exchange(prepared, options).await {
             Ok(answered) => judge::outcome(mode, action, &answered),
             Err(Broken::Unsent(cause)) => Err(CommandError::NotApplied(cause)),
             Err(Broken::Sent(cause)) => Err(CommandError::Unknown(cause)),
@@ -129,7 +129,7 @@ impl Caller {
     /// Asks one question.
     pub async fn query(&self, mode: Mode, query: &Query, options: &CallOptions) -> Result<Reply<Answer>, Cause> {
         let prepared = request::query(mode, query, options);
-        let answered = self.exchange(prepared, options.timeout).await.map_err(Broken::cause)?;
+        let answered = self.exchange(prepared, options).await.map_err(Broken::cause)?;
         judge::answer(mode, query, &answered)
     }
 
@@ -173,7 +173,7 @@ impl Caller {
     pub async fn probe(&self, wait: Duration, timeout: Duration) -> Result<BTreeMap<NodeId, ProbeBody>, Cause> {
         let path = format!("/v1/faults/probe?timeout_ms={}", wait.as_millis());
         let prepared = Prepared { method: Method::GET, path, headers: Vec::new(), body: Vec::new() };
-        let answered = self.exchange(prepared, timeout).await.map_err(Broken::cause)?;
+        let answered = self.exchange(prepared, &within(timeout)).await.map_err(Broken::cause)?;
         judge::plain(&answered)
     }
 
@@ -197,15 +197,16 @@ impl Caller {
         let body = body.map(|body| write::bytes(256, body)).unwrap_or_default();
         let path = format!("{path}timeout_ms={}", request::server_timeout_ms(timeout));
         let prepared = Prepared { method, path, headers: Vec::new(), body };
-        let answered = self.exchange(prepared, timeout).await.map_err(Broken::cause)?;
+        let answered = self.exchange(prepared, &within(timeout)).await.map_err(Broken::cause)?;
         judge::plain(&answered)
     }
 
-    async fn exchange(&self, prepared: Prepared, timeout: Duration) -> Result<Answered, Broken> {
-        let deadline = Instant::now() + timeout;
+    pub(super) async fn exchange(&self, prepared: Prepared, options: &CallOptions) -> Result<Answered, Broken> {
+        let now = Instant::now();
+        let connect = now + options.connect_timeout.min(options.timeout);
         let request = self.http(prepared)?;
         let mut sent = false;
-        let answered = timeout_at(deadline, self.attempt(request, &mut sent)).await;
+        let answered = timeout_at(now + options.timeout, self.attempt(request, connect, &mut sent)).await;
         match answered {
             Ok(answered) => answered,
             Err(_) if sent => Err(Broken::Sent(Cause::Late)),
@@ -213,8 +214,20 @@ impl Caller {
         }
     }
 
+    /// One request whose answer may go on, over a connection of its own.
+    pub(super) async fn stream(&self, prepared: Prepared, timeout: Duration) -> Result<Begun, Cause> {
+        let deadline = Instant::now() + timeout;
+        let request = self.http(prepared).map_err(Broken::cause)?;
+        let begun = async { self.connect(deadline).await?.begin(request).await };
+        timeout_at(deadline, begun).await.unwrap_or(Err(Cause::Late))
+    }
+
     fn http(&self, prepared: Prepared) -> Result<Request<Full<Bytes>>, Broken> {
-        let mut builder = Request::builder().method(prepared.method).uri(prepared.path).header(HOST, &self.host_value);
+        let mut builder =
+            Request::builder().method(prepared.method).uri(prepared.path).header(HOST, &self.endpoint.authority);
+        if let Some(credential) = &self.endpoint.credential {
+            builder = builder.header(AUTHORIZATION, credential);
+        }
         for (name, value) in prepared.headers {
             builder = builder.header(name, value);
         }
@@ -224,7 +237,12 @@ impl Caller {
     }
 
     /// A kept connection that turns out dead before anything was sent is passed over; that is no retry.
-    async fn attempt(&self, mut request: Request<Full<Bytes>>, sent: &mut bool) -> Result<Answered, Broken> {
+    async fn attempt(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        connect: Instant,
+        sent: &mut bool,
+    ) -> Result<Answered, Broken> {
         while let Some(mut kept) = self.take() {
             if !kept.is_ready().await {
                 continue;
@@ -237,15 +255,21 @@ impl Caller {
             }
             *sent = false;
         }
-        let mut fresh = Connection::open(&self.host).await.map_err(Broken::Unsent)?;
-        if !fresh.is_ready().await {
-            return Err(Broken::Unsent(Cause::Unreachable("the connection was closed at once".to_owned())));
-        }
+        let mut fresh = self.connect(connect).await.map_err(Broken::Unsent)?;
         *sent = true;
         match fresh.exchange(request).await {
             Ok(answered) => Ok(self.keep(fresh, answered)),
             Err((Some(_), why)) => Err(Broken::Unsent(why)),
             Err((None, why)) => Err(Broken::Sent(why)),
+        }
+    }
+
+    async fn connect(&self, deadline: Instant) -> Result<Connection, Cause> {
+        let opened = timeout_at(deadline, Connection::open(&self.endpoint)).await;
+        let mut fresh = opened.unwrap_or_else(|_| Err(Cause::Unreachable("it took too long".to_owned())))?;
+        match fresh.is_ready().await {
+            true => Ok(fresh),
+            false => Err(Cause::Unreachable("the connection was closed at once".to_owned())),
         }
     }
 

@@ -7,7 +7,7 @@ use super::call::{Cause, CommandError};
 use super::connection::Answered;
 use crate::model::command::Action;
 use crate::model::ident::{Mode, Revision};
-use crate::model::outcome::Outcome;
+use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
 use crate::registry::{Provenance, Reason, Reply};
 use crate::wire::header;
@@ -16,17 +16,28 @@ use crate::wire::status::{Certainty, Code};
 
 /// What became of a command.
 pub fn outcome(mode: Mode, action: &Action, answered: &Answered) -> Result<Reply<Outcome>, CommandError> {
+    let Reply { value, revision, provenance } =
+        settled(mode, answered, |body| read::outcome(mode, action, answered.status, body))?;
+    Ok(Reply { value: value.unwrap_or_else(Outcome::Refused), revision, provenance })
+}
+
+/// What became of a call that may have changed something, if `read` understands the body of a status below 300.
+pub fn settled<T>(
+    mode: Mode,
+    answered: &Answered,
+    read: impl FnOnce(&[u8]) -> Result<T, Garbled>,
+) -> Result<Reply<Result<T, Refusal>>, CommandError> {
     let garbled = |why: Garbled| CommandError::Unknown(unreadable(answered, &why));
     if answered.status < 300 {
-        let value = read::outcome(mode, action, answered.status, &answered.body).map_err(garbled)?;
-        return reply(mode, answered, value).map_err(CommandError::Unknown);
+        let value = read(&answered.body).map_err(garbled)?;
+        return reply(mode, answered, Ok(value)).map_err(CommandError::Unknown);
     }
     let problem = read::problem(mode, &answered.body).map_err(garbled)?;
     if let Some(refusal) = read::refusal(mode, &problem).map_err(garbled)? {
         if problem.code.row().status != answered.status {
             return Err(garbled(Garbled::Status(answered.status)));
         }
-        return reply(mode, answered, Outcome::Refused(refusal)).map_err(CommandError::Unknown);
+        return reply(mode, answered, Err(refusal)).map_err(CommandError::Unknown);
     }
     let certainty = problem.code.certainty(answered.status, problem.outcome);
     let cause = cause(mode, problem);
@@ -34,6 +45,14 @@ pub fn outcome(mode: Mode, action: &Action, answered: &Answered) -> Result<Reply
         Certainty::NotApplied => CommandError::NotApplied(cause),
         Certainty::Unknown => CommandError::Unknown(cause),
     })
+}
+
+/// Why no stream began.
+pub fn no_stream(mode: Mode, answered: &Answered) -> Cause {
+    match read::problem(mode, &answered.body) {
+        Ok(problem) => cause(mode, problem),
+        Err(why) => unreadable(answered, &why),
+    }
 }
 
 /// What was answered to a query.
@@ -60,6 +79,21 @@ pub fn plain<T: DeserializeOwned>(answered: &Answered) -> Result<T, Cause> {
         Ok(problem) => Err(cause(Mode::Cp, problem)),
         Err(why) => Err(unreadable(answered, &why)),
     }
+}
+
+/// What became of a change of the cluster. A refusal is [`Cause::Rejected`].
+pub fn change<T: DeserializeOwned>(answered: &Answered) -> Result<T, CommandError> {
+    let garbled = |why: Garbled| CommandError::Unknown(unreadable(answered, &why));
+    if answered.status < 300 {
+        return serde_json::from_slice(&answered.body).map_err(|why| garbled(why.into()));
+    }
+    let problem = read::problem(Mode::Cp, &answered.body).map_err(garbled)?;
+    let certainty = problem.code.certainty(answered.status, problem.outcome);
+    let cause = cause(Mode::Cp, problem);
+    Err(match certainty {
+        Certainty::NotApplied => CommandError::NotApplied(cause),
+        Certainty::Unknown => CommandError::Unknown(cause),
+    })
 }
 
 /// A reason in words.

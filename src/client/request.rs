@@ -8,12 +8,14 @@ use hyper::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 
 use super::call::CallOptions;
 use crate::model::command::{Action, Condition};
-use crate::model::ident::{Group, Member, Mode, Name, Token};
+use crate::model::event::Filter;
+use crate::model::ident::{Group, LeaseId, Member, Mode, Name, RecordId, Token};
 use crate::model::query::{PAGE_LIMIT_DEFAULT, Page, Query};
-use crate::registry::Consistency;
+use crate::registry::{Consistency, Position, Watch};
 use crate::wire::path::quote;
-use crate::wire::{lease as lease_body, write};
+use crate::wire::{batch as batch_body, lease as lease_body, write};
 
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The longest that a server may be asked to take.
 const SERVER_TIMEOUT_MS_MAX: u64 = 30_000;
 
@@ -65,15 +67,10 @@ pub fn command(mode: Mode, action: &Action, options: &CallOptions) -> Prepared {
         Action::Unregister { token, .. } | Action::Leave { token, .. } => push_token(&mut path, *token),
         Action::Join { .. } | Action::CreateLease { .. } | Action::RevokeLease { .. } => {}
     }
-    match mode {
-        Mode::Cp if !options.forward => push(&mut path, "&forward", "redirect"),
-        Mode::Cp => {}
-        Mode::Ap => {
-            if let Some(acks) = options.acks {
-                push(&mut path, "&w", acks);
-            }
-        }
+    if mode == Mode::Cp && !options.forward {
+        push(&mut path, "&forward", "redirect");
     }
+    push_acks(&mut path, mode, options);
     Prepared { method, path, headers, body }
 }
 
@@ -121,6 +118,53 @@ pub fn query(mode: Mode, query: &Query, options: &CallOptions) -> Prepared {
     Prepared { method: Method::GET, path, headers: Vec::new(), body: Vec::new() }
 }
 
+/// The request that keeps one lease alive.
+pub fn keep_alive(mode: Mode, lease: &LeaseId, seen: &[RecordId], options: &CallOptions) -> Prepared {
+    let path = format!("/v1/{mode}/leases/{}/keepalive", quote(lease.as_str()));
+    post(mode, path, lease_body::keep_alive(seen), options)
+}
+
+/// The request that keeps many leases alive.
+pub fn keep_alive_each(mode: Mode, leases: &[LeaseId], seen: &[RecordId], options: &CallOptions) -> Prepared {
+    post(mode, format!("/v1/{mode}/leases/keepalive"), lease_body::keep_alive_each(leases, seen), options)
+}
+
+/// The request of a batch. None: there is a command of a lease in it.
+pub fn batch(mode: Mode, actions: &[Action], options: &CallOptions) -> Option<Prepared> {
+    let mut prepared = post(mode, format!("/v1/{mode}/batch"), batch_body::commands(actions)?, options);
+    push_acks(&mut prepared.path, mode, options);
+    Some(prepared)
+}
+
+fn post(mode: Mode, mut path: String, body: Vec<u8>, options: &CallOptions) -> Prepared {
+    push(&mut path, "?timeout_ms", server_timeout_ms(options.timeout));
+    if mode == Mode::Cp && !options.forward {
+        push(&mut path, "&forward", "redirect");
+    }
+    Prepared { method: Method::POST, path, headers: Vec::new(), body }
+}
+
+/// The request that begins a watch.
+pub fn watch(mode: Mode, watch: &Watch, timeout: Duration) -> Prepared {
+    let mut path = format!("/v1/{mode}/watch");
+    push(&mut path, "?timeout_ms", server_timeout_ms(timeout));
+    let Filter { names, name_prefixes, groups, group_prefixes } = &watch.filter;
+    names.iter().for_each(|name| push(&mut path, "&name", quote(name.as_str())));
+    name_prefixes.iter().for_each(|prefix| push(&mut path, "&name_prefix", quote(prefix)));
+    groups.iter().for_each(|group| push(&mut path, "&group", quote(group.as_str())));
+    group_prefixes.iter().for_each(|prefix| push(&mut path, "&group_prefix", quote(prefix)));
+    if watch.initial {
+        push(&mut path, "&initial", true);
+    }
+    let mut headers = Vec::new();
+    match &watch.from {
+        Position::Now => {}
+        Position::After(revision) => push(&mut path, "&after", quote(&revision.to_string())),
+        Position::Resume(revision) => headers.push((LAST_EVENT_ID, revision.to_string())),
+    }
+    Prepared { method: Method::GET, path, headers, body: Vec::new() }
+}
+
 fn name_path(mode: Mode, name: &Name) -> String {
     format!("/v1/{mode}/names/{}", quote(name.as_str()))
 }
@@ -132,6 +176,12 @@ fn member_path(mode: Mode, group: &Group, member: &Member) -> String {
 fn push_token(path: &mut String, token: Option<Token>) {
     if let Some(token) = token {
         push(path, "&token", token);
+    }
+}
+
+fn push_acks(path: &mut String, mode: Mode, options: &CallOptions) {
+    if let (Mode::Ap, Some(acks)) = (mode, options.acks) {
+        push(path, "&w", acks);
     }
 }
 

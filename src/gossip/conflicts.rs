@@ -67,6 +67,8 @@ impl Record {
 pub struct Records {
     by_loser: BTreeMap<OpId, Record>,
     by_age: BTreeSet<(Stamp, OpId)>,
+    /// The losers whose leases' keep-alives are to tell of it: those that nobody has acknowledged.
+    by_lease: BTreeMap<LeaseId, BTreeSet<OpId>>,
     early_acks: BTreeMap<OpId, EarlyAck>,
     /// Acknowledged since the last [`tick`](Self::tick).
     fresh_acks: Vec<OpId>,
@@ -86,8 +88,7 @@ impl Records {
 
     /// What the keep-alives of a lease are to tell: the records of its losing grants that nobody has acknowledged.
     pub fn lost(&self, lease: &LeaseId) -> impl Iterator<Item = &Record> {
-        let of_lease = |record: &&Record| record.defeat.lease.as_ref() == Some(lease) && record.acknowledged.is_none();
-        self.by_loser.values().filter(of_lease)
+        self.by_lease.get(lease).into_iter().flatten().map(|loser| &self.by_loser[loser])
     }
 
     /// Oldest first, after the record of this loser; from the beginning if there is none of it (any more).
@@ -119,24 +120,50 @@ impl Records {
         if newly_acknowledged {
             self.fresh_acks.push(loser);
         }
+        match (&merged.defeat.lease, merged.acknowledged) {
+            (Some(lease), None) => {
+                self.by_lease.entry(lease.clone()).or_default().insert(loser);
+            }
+            _ => self.tell_no_more(&merged),
+        }
         self.by_age.insert((merged.stamp, loser));
         self.by_loser.insert(loser, merged);
         if self.by_loser.len() > RECORDS_MAX
-            && let Some((_, oldest)) = self.by_age.pop_first()
+            && let Some((_, oldest)) = self.by_age.first().copied()
         {
-            self.by_loser.remove(&oldest);
+            self.remove(oldest);
+        }
+    }
+
+    fn remove(&mut self, loser: OpId) {
+        if let Some(record) = self.by_loser.remove(&loser) {
+            self.by_age.remove(&(record.stamp, loser));
+            self.tell_no_more(&record);
+        }
+    }
+
+    /// The keep-alives of the loser's lease need not tell of it any more.
+    fn tell_no_more(&mut self, record: &Record) {
+        if let Some(lease) = &record.defeat.lease
+            && let Some(losers) = self.by_lease.get_mut(lease)
+        {
+            losers.remove(&record.loser());
+            if losers.is_empty() {
+                self.by_lease.remove(lease);
+            }
         }
     }
 
     /// Takes an acknowledgement in; `record` is the Remove that its record came with.
     pub fn acknowledge(&mut self, loser: OpId, record: OpId, by: OpId, context: &Context) {
         match self.by_loser.get_mut(&loser) {
-            Some(known) => {
-                if known.acknowledged.is_none() {
-                    self.fresh_acks.push(loser);
-                }
-                known.acknowledged = earliest(known.acknowledged, Some(by));
+            Some(known) if known.acknowledged.is_none() => {
+                known.acknowledged = Some(by);
+                let known = known.clone();
+                self.fresh_acks.push(loser);
+                self.tell_no_more(&known);
             }
+            Some(known) => known.acknowledged = earliest(known.acknowledged, Some(by)),
             // Covered and not here: it has been here and is gone.
             None if context.covers(record) => {}
             None => {
@@ -183,9 +210,7 @@ impl Records {
             && due <= now_ms
         {
             self.leaving.pop_first();
-            if let Some(record) = self.by_loser.remove(&loser) {
-                self.by_age.remove(&(record.stamp, loser));
-            }
+            self.remove(loser);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Pure: messages, contacts and time come in as arguments, what is to be sent comes out as effects. Commands are in
 //! [`commands`](super::commands), messages in [`sync`](super::sync), withdrawing losers in [`settle`](super::settle), leases in
 //! [`keeper`](super::keeper), [`keep_alive`](super::keep_alive), [`hearing`](super::hearing), [`adoption`](super::adoption) and
-//! [`cleaning`](super::cleaning).
+//! [`cleaning`](super::cleaning), what watchers are told in [`tell`](super::tell).
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 
 use crate::cluster::ApStatus;
 use crate::model::conflict::ConflictRecord;
+use crate::model::event::Event;
 use crate::model::ident::{NodeId, RecordId};
 use crate::model::query::{Answer, Query};
 use crate::registry::Provenance;
@@ -47,6 +48,10 @@ pub struct Flaws {
     /// State transfer ignores the context: all that the other has and this node lacks is taken as new, so that removed names
     /// return. The kept log is not used, so that every difference ends in a state transfer.
     pub transfer_without_context: bool,
+    /// Losers of conflicts are withdrawn as if they had been given up: nobody is told.
+    pub forget_records: bool,
+    /// A watch goes on from now, wherever it was to go on from.
+    pub drop_on_resume: bool,
     pub leases: Option<LeaseFlaw>,
 }
 
@@ -138,6 +143,8 @@ pub struct Core {
     pub(super) cleaning: Cleaning,
     /// Came before an earlier operation of its run.
     pub(super) early: BTreeMap<OpId, Operation>,
+    /// What watchers are to be told.
+    pub(super) events: Vec<Event>,
     started_ms: u64,
     last_tick_ms: u64,
     pub(super) serving: bool,
@@ -161,6 +168,7 @@ impl Core {
             meeting: Meeting::default(),
             cleaning: Cleaning::default(),
             early: BTreeMap::new(),
+            events: Vec::new(),
             started_ms: now.ms,
             last_tick_ms: now.ms,
             config,
@@ -283,9 +291,10 @@ impl Core {
 
     /// Applies an operation of this run.
     pub(super) fn commit(&mut self, operation: Operation) {
+        self.tell_view();
         let applied = self.map.apply(&operation);
         assert_eq!(applied, Applied::Now, "this node numbers its own operations");
-        self.log.push(operation);
+        self.note(operation);
     }
 
     /// Applies operations of other runs, and those that waited for them. True: some were new.
@@ -299,6 +308,7 @@ impl Core {
 
     fn take_in_one(&mut self, operation: Operation, now: Now) -> bool {
         let id = operation.id();
+        self.tell_view();
         match self.map.apply(&operation) {
             Applied::Before => false,
             Applied::Gap => {
@@ -311,7 +321,7 @@ impl Core {
             Applied::Now => {
                 self.hlc.observe(operation.stamp().hlc);
                 self.note_home(id.run.node, now);
-                self.log.push(operation);
+                self.note(operation);
                 self.take_in_early(id.run);
                 true
             }
@@ -329,7 +339,7 @@ impl Core {
             let Some(operation) = self.early.remove(&next) else { return };
             assert_eq!(self.map.apply(&operation), Applied::Now, "it is the next of its run");
             self.hlc.observe(operation.stamp().hlc);
-            self.log.push(operation);
+            self.note(operation);
         }
     }
 }

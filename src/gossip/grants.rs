@@ -13,6 +13,8 @@ use super::context::{OpId, Run};
 use super::lens::Lens;
 use super::operation::{Grant, MetaChange, Stamp};
 use super::text::Fingerprint;
+use super::trail::{Step, Trail};
+use super::view;
 
 /// A grant that stands, with the newest change of its meta.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +79,7 @@ pub struct Members {
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
     pub lens: Lens,
+    pub trail: Trail,
     names: BTreeMap<Name, Slot>,
     groups: BTreeMap<Group, Members>,
     by_run: BTreeMap<Run, BTreeMap<u64, Arc<Grant>>>,
@@ -152,6 +155,15 @@ impl Grants {
         &self.by_run
     }
 
+    /// Whether this node's view may hide something that another node's shows.
+    pub fn hides(&self) -> bool {
+        let has_grants = |node: &NodeId| {
+            let (first, last) = (Run { node: *node, bits: 0 }, Run { node: *node, bits: u64::MAX });
+            self.by_run.range(first..=last).next().is_some()
+        };
+        self.lens.hides_leases() || self.lens.hidden.iter().any(has_grants)
+    }
+
     /// Puts a grant up. Its id must not stand yet.
     pub fn insert(&mut self, held: Held) {
         let grant = Arc::clone(&held.grant);
@@ -165,6 +177,9 @@ impl Grants {
         }
         if held.change.is_some() {
             self.changed.insert(grant.id);
+        }
+        if self.trail.watched {
+            self.trail.push(Step::Up(held.clone()));
         }
         self.change(&grant.holder, |slot| {
             // Nearly every slot has one grant for all its life: no room for four.
@@ -195,6 +210,7 @@ impl Grants {
             let at = slot.0.iter().position(|held| held.grant.id == id).expect("both indexes hold the same grants");
             removed = Some(slot.0.remove(at));
         });
+        self.trail.push(Step::Down(removed.clone().expect("it was just taken out")));
         removed
     }
 
@@ -211,6 +227,7 @@ impl Grants {
             .and_then(|slot| slot.0.iter_mut().find(|held| held.grant.id == id))
             .expect("both indexes hold the same grants");
         if held.changed() < change.stamp {
+            self.trail.push(Step::Changed(held.clone()));
             held.change = Some(Box::new(change));
             self.changed.insert(id);
         }
@@ -230,6 +247,7 @@ impl Grants {
             .flat_map(|(_, grants)| grants.values().filter(|grant| grant.lease.is_none()))
             .map(|grant| key(grant.holder.clone()))
             .collect();
+        let before = self.before(&holders);
         for holder in &holders {
             self.count(holder, false);
         }
@@ -241,6 +259,7 @@ impl Grants {
         for holder in &holders {
             self.count(holder, true);
         }
+        self.look_again(&holders, before);
     }
 
     /// Lets the grants that are bound to a lease count, or not; none: nobody vouches for it.
@@ -249,6 +268,7 @@ impl Grants {
             return;
         }
         let holders: BTreeSet<Holder> = self.bound_to(lease).map(|grant| key(grant.holder.clone())).collect();
+        let before = self.before(&holders);
         for holder in &holders {
             self.count(holder, false);
         }
@@ -265,6 +285,25 @@ impl Grants {
                 && self.contested.contains(name)
             {
                 self.unsettled.insert(name.clone());
+            }
+        }
+        self.look_again(&holders, before);
+    }
+
+    /// What is shown under these keys, if somebody wants to be told of changes.
+    fn before(&self, holders: &BTreeSet<Holder>) -> Vec<Option<Held>> {
+        if !self.trail.watched {
+            return Vec::new();
+        }
+        holders.iter().map(|holder| self.slot(holder).and_then(|slot| slot.shown(&self.lens)).cloned()).collect()
+    }
+
+    fn look_again(&mut self, holders: &BTreeSet<Holder>, before: Vec<Option<Held>>) {
+        for (holder, before) in holders.iter().zip(before) {
+            let after = self.slot(holder).and_then(|slot| slot.shown(&self.lens));
+            if after.map(|held| held.grant.id) != before.as_ref().map(|held| held.grant.id) {
+                let after = view::current(self, holder);
+                self.trail.push(Step::Seen { before, after });
             }
         }
     }

@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::entry::Entry;
-use crate::model::ident::{CredentialName, LeaseId, Token};
+use crate::model::ident::{CredentialName, LeaseId};
 use crate::model::lease::{self, LeaseInfo, LeaseStatus, TTL_MS_MAX};
 use crate::model::outcome::{Ended, Outcome, Refusal};
 use crate::model::query::{Answer, Page};
@@ -15,7 +14,6 @@ use crate::model::query::{Answer, Page};
 use super::commands::Executed;
 use super::context::OpId;
 use super::core::{Core, Effect, Effects, LeaseFlaw, Now};
-use super::grants::Held;
 use super::operation::{DropReason, Operation, Reason};
 use super::view;
 use super::vouch::Vouch;
@@ -217,7 +215,7 @@ impl Core {
         let terms = self.terms(lease).expect("a vouch stands for it");
         let grants = &self.map.grants;
         let mut entries =
-            grants.bound_to(lease).filter_map(|grant| grants.held(grant.id)).map(bound).collect::<Vec<_>>();
+            grants.bound_to(lease).filter_map(|grant| grants.held(grant.id)).map(view::alone).collect::<Vec<_>>();
         entries.sort_by(|a, b| a.holder.cmp(&b.holder));
         if let Some(after) = &page.after {
             entries.retain(|entry| lease::is_after(&entry.holder, after).unwrap_or(true));
@@ -264,18 +262,4 @@ pub(super) fn may_act(by: Option<&CredentialName>, terms: &Vouch) -> bool {
 
 fn info(terms: &Vouch) -> LeaseInfo {
     LeaseInfo { lease: terms.lease.clone(), ttl_ms: terms.ttl_ms, credential: terms.credential.clone() }
-}
-
-/// A grant by itself, as an entry.
-fn bound(held: &Held) -> Entry {
-    let grant = &held.grant;
-    Entry {
-        holder: grant.holder.clone(),
-        meta: held.change.as_ref().map_or(&grant.meta, |change| &change.meta).clone(),
-        lease: grant.lease.clone(),
-        token: Token::Ap(grant.token()),
-        revision: view::revision(held.changed()),
-        node: grant.id.run.node,
-        since: grant.since,
-    }
 }

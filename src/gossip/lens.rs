@@ -17,6 +17,8 @@ pub struct Lens {
     pub first_come: bool,
     /// The leases that a vouch stands for, and whether one of them counts. Only looked up, never iterated.
     leases: HashMap<LeaseId, bool>,
+    /// How many of these do not live here at present.
+    silent: usize,
 }
 
 impl Lens {
@@ -27,7 +29,7 @@ impl Lens {
 
     /// The same view of nodes, and no leases.
     pub fn without_leases(&self) -> Self {
-        Self { hidden: self.hidden.clone(), leases: HashMap::new(), ..*self }
+        Self { hidden: self.hidden.clone(), leases: HashMap::new(), silent: 0, ..*self }
     }
 
     /// A grant with a lease counts while its lease lives, whoever wrote it; one without while its home does.
@@ -52,7 +54,14 @@ impl Lens {
             Some(lives) => self.leases.insert(lease.clone(), lives),
             None => self.leases.remove(lease),
         };
+        self.silent += usize::from(lives == Some(false));
+        self.silent -= usize::from(former == Some(false));
         (former == Some(true)) != (lives == Some(true))
+    }
+
+    /// Whether there are leases that somebody vouches for and that do not live here.
+    pub fn hides_leases(&self) -> bool {
+        self.silent > 0
     }
 
     /// Whether a lease lives; none: nobody vouches for it.

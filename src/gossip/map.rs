@@ -15,6 +15,7 @@ use super::context::{Context, OpId, Run};
 use super::grants::{Grants, Held};
 use super::lens::Lens;
 use super::operation::{DropReason, Grant, MetaChange, Operation, Reason};
+use super::trail::Step;
 use super::vouch::{Vouch, Vouches};
 
 #[derive(Clone, Debug, Default)]
@@ -90,13 +91,16 @@ impl Map {
                 for taken in &grant.takes {
                     self.remove(*taken);
                 }
-                if !removed_early {
+                if removed_early {
+                    self.grants.trail.push(Step::Stillborn);
+                } else {
                     self.put_up(Arc::clone(grant), changed_early);
                 }
             }
             Operation::Meta { grant, change } => {
                 if !self.grants.set_meta(*grant, change.clone()) && !self.context.covers(*grant) {
                     self.early_meta(*grant, change.clone());
+                    self.grants.trail.push(Step::Early(*grant));
                 }
             }
             Operation::Remove { grants, reason, stamp } => {
@@ -104,6 +108,10 @@ impl Map {
                     self.remove(*removed);
                 }
                 if let Reason::Conflict(defeat) = reason {
+                    let loser = OpId::of(&defeat.loser.1);
+                    if self.records.get(loser).is_none() {
+                        self.grants.trail.push(Step::Recorded(loser));
+                    }
                     self.records.add(Record::new(*stamp, (**defeat).clone()));
                 }
             }
@@ -113,6 +121,7 @@ impl Map {
                 }
             }
             Operation::Drop { vouches, why, .. } => {
+                self.note_leases_ended_by(vouches, why);
                 if let DropReason::Moved(newer) = why {
                     newer.iter().for_each(|vouch| self.put_up_early(Arc::clone(vouch)));
                 }
@@ -128,16 +137,19 @@ impl Map {
         Applied::Now
     }
 
-    /// The leases that an operation ends if it is applied now, each with the grants that are bound to it.
-    pub fn leases_ended_by(&self, operation: &Operation) -> Vec<(LeaseId, Vec<Arc<Grant>>)> {
-        let Operation::Drop { vouches, why, .. } = operation else { return Vec::new() };
+    /// The leases that a Drop ends if it is applied now, each with the grants that are bound to it.
+    fn note_leases_ended_by(&mut self, vouches: &[OpId], why: &DropReason) {
         if let DropReason::Moved(_) = why {
-            return Vec::new();
+            return;
         }
         let dropped = vouches.iter().filter_map(|id| self.vouches.get(*id)).map(|vouch| vouch.lease.clone());
-        let leases = dropped.collect::<BTreeSet<_>>().into_iter();
-        let ended = leases.filter(|lease| self.vouches.of(lease).iter().all(|vouch| vouches.contains(&vouch.id)));
-        ended.map(|lease| (lease.clone(), self.grants.bound_to(&lease).cloned().collect())).collect()
+        for lease in dropped.collect::<BTreeSet<_>>() {
+            if self.vouches.of(&lease).iter().all(|vouch| vouches.contains(&vouch.id)) {
+                let bound = self.grants.bound_to(&lease).filter_map(|grant| self.grants.held(grant.id)).cloned();
+                let grants = bound.collect();
+                self.grants.trail.push(Step::LeaseEnded { lease, grants });
+            }
+        }
     }
 
     fn remove(&mut self, id: OpId) {
@@ -146,6 +158,7 @@ impl Map {
         if !self.context.covers(id) {
             self.early_removes.insert(id);
             self.early_metas.remove(&id);
+            self.grants.trail.push(Step::Early(id));
         }
     }
 
@@ -306,7 +319,12 @@ impl Map {
                 self.put_up(grant, change);
             }
         }
+        let losers = records.iter().map(|record| record.loser()).filter(|loser| self.records.get(*loser).is_none());
+        let losers = losers.collect::<Vec<_>>();
         self.records.merge(records, early_acks, &self.context);
+        for loser in losers.into_iter().filter(|loser| self.records.get(*loser).is_some()) {
+            self.grants.trail.push(Step::Recorded(loser));
+        }
         self.finish_merge(&context, metas, early_removes, early_metas);
     }
 

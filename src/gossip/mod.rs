@@ -8,6 +8,9 @@
 //! [`hearing`] tells which vouches count, `adoption` lets one node vouch in another's place, `cleaning` removes what has ended.
 //! [`view`] shows entries, [`ask`] merges several nodes' answers, [`hlc`] stamps. Around it: [`membership`] detects failures,
 //! [`shell`] runs tasks and timers, [`lane`] keeps one connection, [`registry`] (with `keeping`, of leases) is what callers see, [`node`] starts it all.
+//!
+//! Those who watch are served by `watch`, which begins with a `scan` or from a `cursor`: [`tell`] makes events of what the map's [`trail`]
+//! says was done.
 
 mod adoption;
 pub mod ask;
@@ -16,6 +19,7 @@ pub mod commands;
 pub mod conflicts;
 pub mod context;
 pub mod core;
+mod cursor;
 pub mod grants;
 pub mod hearing;
 pub mod hlc;
@@ -33,12 +37,16 @@ pub mod operation;
 pub mod peers;
 pub mod rank;
 mod registry;
+mod scan;
 pub mod settle;
 mod shell;
 pub mod sync;
+pub mod tell;
 mod text;
+pub mod trail;
 pub mod view;
 pub mod vouch;
+mod watch;
 
 pub use self::core::Flaws;
 pub use membership::ProbeTiming;

@@ -22,10 +22,13 @@ use super::hlc::{Mark, MarkError};
 use super::membership::{Membership, ProbeTiming};
 use super::rank::Policy;
 use super::registry::GossipRegistry;
-use super::shell::{self, Order, Parts, Shared};
+use super::shell::{self, Order, Parts, Shared, WatchSettings};
 
 /// Operations kept for peers that lag: more than a side makes during a partition of minutes.
 const KEPT_OPERATIONS: usize = 200_000;
+/// About 40 MB, once there are so many. A watcher that comes from another node is served from the kept operations, not from these.
+const WATCH_HISTORY: usize = 50_000;
+const WATCH_PROGRESS: Duration = Duration::from_secs(15);
 /// How long a stopping node waits for its peers to have what it has accepted.
 const FAREWELL_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a stopping node waits for a peer to keep its leases. Those that none has taken end as if the node had been killed.
@@ -46,6 +49,10 @@ pub struct GossipConfig {
     /// Decides which peers are probed and compared with first.
     pub seed: u64,
     pub clock: Arc<dyn Clock>,
+    /// Events that are kept for those who watch, at most: a reader that falls behind further is cut off.
+    pub watch_history: usize,
+    /// How often a watcher is told its position though nothing changes. Sooner after changes.
+    pub watch_progress: Duration,
     pub flaws: Flaws,
 }
 
@@ -60,6 +67,8 @@ impl GossipConfig {
             probe: ProbeTiming::default(),
             seed: node,
             clock: Arc::new(SystemClock),
+            watch_history: WATCH_HISTORY,
+            watch_progress: WATCH_PROGRESS,
             flaws: Flaws::default(),
         }
     }
@@ -114,7 +123,8 @@ pub async fn start(config: GossipConfig, links: Links) -> Result<GossipNode, Sta
     };
     let began = config.clock.now();
     let core = Core::new(core, hlc, Now { ms: 0, wall_ms });
-    let parts = Parts { core, mark, membership, peers, clock: config.clock, began, links };
+    let watching = WatchSettings { history: config.watch_history, progress_every: config.watch_progress };
+    let parts = Parts { core, mark, membership, peers, clock: config.clock, began, links, watching };
     let (shared, orders, tasks) = shell::spawn(parts);
     let registry = Arc::new(GossipRegistry { shared: Arc::clone(&shared) });
     Ok(GossipNode { registry, shared, node, orders, tasks })
@@ -176,6 +186,12 @@ impl GossipNode {
             // The task ends once the farewell is on its way.
             let _ = timeout(Duration::from_millis(100), self.orders.closed()).await;
         }
+        self.end();
+    }
+
+    fn end(&self) {
+        self.shared.over.send_replace(true);
+        self.shared.disconnect();
         for task in &self.tasks {
             task.abort();
         }
@@ -184,8 +200,6 @@ impl GossipNode {
 
 impl Drop for GossipNode {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.end();
     }
 }

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::model::command::Action;
-use crate::model::ident::{Mode, Revision};
+use crate::model::entry::Holder;
+use crate::model::ident::{Mode, Revision, Token};
 use crate::model::lease::KeptAlive;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
@@ -96,8 +97,15 @@ impl Registry for GossipRegistry {
         self.keep(keep, call.deadline).await
     }
 
-    async fn watch(&self, _watch: Watch, _deadline: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
-        Err(WatchFailure::Failed(Reason::Internal("this version serves no watches".into())))
+    async fn watch(&self, watch: Watch, deadline: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
+        Ok(Box::new(self.begin(watch, deadline).await?))
+    }
+
+    fn has_ended(&self, _: &Holder, token: Token) -> bool {
+        let Token::Ap(token) = token else { return true };
+        let id = OpId::of(&token);
+        let core = self.shared.view();
+        core.context().covers(id) && core.map().grants.get(id).is_none()
     }
 
     async fn ready(&self, _deadline: Instant) -> Result<(), Reason> {

@@ -26,7 +26,11 @@ impl Core {
             let stamp = self.next_stamp(now);
             let loser = OpId::of(&defeat.loser.1);
             tracing::info!(name = %defeat.name, loser = %defeat.loser.0, winner = %defeat.winner.0, "a conflict is resolved");
-            self.commit(Operation::Remove { stamp, grants: vec![loser], reason: Reason::Conflict(Box::new(defeat)) });
+            let reason = match self.config.flaws.forget_records {
+                true => Reason::Given,
+                false => Reason::Conflict(Box::new(defeat)),
+            };
+            self.commit(Operation::Remove { stamp, grants: vec![loser], reason });
         }
         self.map.grants.take_unsettled(false);
         effects.extend([Effect::Pushable, Effect::Advanced]);

@@ -12,6 +12,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::cluster::PeerState;
+use crate::feed::Feed;
+use crate::model::event;
 use crate::model::ident::NodeId;
 use crate::net::clock::Clock;
 use crate::net::link::Link;
@@ -40,6 +42,12 @@ pub struct Shared {
     pub advanced: Notify,
     /// A peer has confirmed something, or was given up.
     pub confirmed: Notify,
+    /// What watchers are told. Empty until somebody watches.
+    pub feed: Feed<event::Event>,
+    /// How often a watcher is told its position, though nothing changes.
+    pub progress_every: Duration,
+    /// Whether the node has stopped.
+    pub over: watch::Sender<bool>,
     /// Who waits for answers to which question.
     questions: Mutex<HashMap<u64, mpsc::UnboundedSender<Part>>>,
     question_ids: AtomicU64,
@@ -94,11 +102,27 @@ impl Shared {
     /// Lets the core work, then does what it wants done.
     pub fn with<T>(self: &Arc<Self>, work: impl FnOnce(&mut Core, Now, &mut Effects) -> T) -> T {
         let mut effects = Effects::new();
-        let result = work(&mut self.core(), self.now(), &mut effects);
+        let (result, told) = {
+            let mut core = self.core();
+            let result = work(&mut core, self.now(), &mut effects);
+            // Under the lock, so that the history's numbers go with the contexts that the core shows.
+            (result, core.is_telling() && self.tell(&mut core))
+        };
+        if told {
+            self.feed.publish();
+        }
         for effect in effects {
             self.carry_out(effect);
         }
         result
+    }
+
+    /// Appends what the core has to tell to the history. True: there was something.
+    fn tell(&self, core: &mut Core) -> bool {
+        let events = core.take_events();
+        let some = !events.is_empty();
+        self.feed.append(events);
+        some
     }
 
     fn carry_out(self: &Arc<Self>, effect: Effect) {
@@ -168,6 +192,11 @@ impl Shared {
         for (node, addr) in wanted {
             peers.entry(*node).or_insert_with(|| self.open_lanes(*node, addr, links));
         }
+    }
+
+    /// Ends the ways to all peers.
+    pub fn disconnect(&self) {
+        self.peers.write().expect("no panic while held").clear();
     }
 
     fn open_lanes(self: &Arc<Self>, peer: NodeId, addr: &str, links: &Links) -> PeerShell {
@@ -243,11 +272,19 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub began: Instant,
     pub links: Links,
+    pub watching: WatchSettings,
+}
+
+/// How watches are served.
+pub struct WatchSettings {
+    /// Events that are kept for readers, at most.
+    pub history: usize,
+    pub progress_every: Duration,
 }
 
 /// Starts all tasks of a node. Membership ends when it is ordered to leave.
 pub fn spawn(parts: Parts) -> (Arc<Shared>, mpsc::Sender<Order>, Vec<AbortHandle>) {
-    let Parts { core, mark, membership, peers, clock, began, links } = parts;
+    let Parts { core, mark, membership, peers, clock, began, links, watching } = parts;
     let durable = AtomicU64::new(mark.durable());
     let shared = Arc::new(Shared {
         core: RwLock::new(core),
@@ -256,6 +293,9 @@ pub fn spawn(parts: Parts) -> (Arc<Shared>, mpsc::Sender<Order>, Vec<AbortHandle
         peers: RwLock::default(),
         advanced: Notify::new(),
         confirmed: Notify::new(),
+        feed: Feed::new(1, watching.history),
+        progress_every: watching.progress_every,
+        over: watch::Sender::new(false),
         questions: Mutex::default(),
         question_ids: AtomicU64::new(1),
         keeping: Mutex::default(),

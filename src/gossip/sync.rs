@@ -221,11 +221,13 @@ impl Core {
         for (run, _) in context.iter() {
             self.note_home(run.node, now);
         }
+        self.tell_view();
         if self.config.flaws.transfer_without_context {
             self.map.merge_without_context(state);
         } else {
             self.map.merge(state);
         }
+        self.tell_state();
         for (run, _) in context.iter() {
             self.take_in_early(run);
         }

@@ -68,6 +68,11 @@ impl<'a> Shown<'a> {
     }
 }
 
+/// A grant by itself, whatever else stands under its key.
+pub fn alone(held: &Held) -> Entry {
+    Shown { best: held, siblings: vec![held] }.entry()
+}
+
 /// An entry's revision: the operation that changed it last.
 pub fn revision(stamp: Stamp) -> Revision {
     Revision::Ap(Token::Ap(stamp.id.token(stamp.hlc)).to_string().into())

@@ -6,10 +6,10 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
 
-use super::body;
 use super::described::{AcksParam, BatchProblems, ForwardParam, TimeoutParam};
 use super::mount::{Incoming, Mount};
 use super::reply::{Rejection, json};
+use super::{body, rights};
 use crate::model::command::{Action, BATCH_LEN_MAX};
 use crate::wire::batch::{self, BatchBody, BatchResultsBody};
 
@@ -42,10 +42,11 @@ fn commands(incoming: &mut Incoming) -> Result<Vec<Action>, Rejection> {
     if sent.commands.is_empty() || sent.commands.len() > BATCH_LEN_MAX {
         return Err(Rejection::malformed(format!("commands has to hold 1 to {BATCH_LEN_MAX} of them")));
     }
+    let caller = incoming.caller();
     let command = |(at, item)| {
         let action = batch::read_command(incoming.mode, item)
             .map_err(|why| Rejection::malformed(format!("commands[{at}]: {why}")))?;
-        incoming.to_do(&action)?;
+        rights::to_do(&caller, &action)?;
         Ok(action)
     };
     sent.commands.iter().copied().enumerate().map(command).collect()

@@ -60,6 +60,12 @@ impl Caller {
         self.may(key, |grants| grants.write.iter().chain(&[]))
     }
 
+    /// The prefixes of what it may read. None: it may read everything.
+    pub fn readable(&self) -> Option<Vec<&str>> {
+        let grants = self.0.as_ref().filter(|grants| !grants.admin)?;
+        Some(grants.read.iter().chain(&grants.write).map(String::as_str).collect())
+    }
+
     fn may<'g, I: Iterator<Item = &'g String>>(&'g self, key: &str, prefixes: impl Fn(&'g Grants) -> I) -> bool {
         match &self.0 {
             None => true,

@@ -7,23 +7,29 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
+use axum::http::request::Parts;
 
+use super::caller::Caller;
 use super::described::{ConflictProblems, FaultsProblems, NodeProblems, PageParams, SetFaultsProblems, TimeoutParam};
 use super::params::Params;
 use super::reply::{Rejection, json, not_enabled};
+use super::rights::admin_only;
 use super::{Shared, body, levels};
 use crate::cluster::{ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults, PeerState, Role};
+use crate::model::conflict::ConflictRecord;
 use crate::model::ident::RecordId;
 use crate::model::query::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX};
 use crate::wire::cluster::{
     AcknowledgedBody, ApBody, ClusterBody, ConflictBody, ConflictsBody, FaultsBody, LinkFaultBody, NodeBody,
-    PeerFaultsBody, ProbeBody,
+    PeerFaultsBody, ProbeBody, StrangersBody,
 };
 use crate::wire::path::unquote;
 use crate::wire::status::Code;
 use crate::wire::write;
 
 const FAULTS_OFF: &str = "faults are off; they are there on a server started with --enable-faults";
+/// As many conflict records as a node keeps at most.
+const RECORDS_MAX: usize = 100_000;
 /// The longest delay that a fault may add, in milliseconds.
 const DELAY_MS_MAX: u64 = 60_000;
 
@@ -35,9 +41,10 @@ const DELAY_MS_MAX: u64 = 60_000;
         NodeProblems,
     ))]
 pub async fn status(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
-    match timeout_alone(&request) {
+    let (parts, _) = request.into_parts();
+    match timeout_alone(&parts) {
         Ok(_) => json(200, write::bytes(1_024, &cluster_body(shared.state.cluster.status()))),
-        Err(rejection) => rejection.respond(request.method()),
+        Err(rejection) => rejection.respond(&parts.method),
     }
 }
 
@@ -49,8 +56,9 @@ pub async fn status(State(shared): State<Arc<Shared>>, request: Request) -> Resp
         NodeProblems,
     ))]
 pub async fn conflicts(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let (parts, _) = request.into_parts();
     let read = || {
-        let mut params = Params::parse(request.uri().query(), &["after", "limit", "timeout_ms"])?;
+        let mut params = Params::parse(parts.uri.query(), &["after", "limit", "timeout_ms"])?;
         levels::deadline(&mut params, Instant::now())?;
         let limit = params.number("limit", 1, PAGE_LIMIT_MAX as u64)?;
         let after = params.parsed("after", str::parse::<RecordId>)?;
@@ -58,14 +66,16 @@ pub async fn conflicts(State(shared): State<Arc<Shared>>, request: Request) -> R
     };
     let (after, limit) = match read() {
         Ok(read) => read,
-        Err(rejection) => return rejection.respond(request.method()),
+        Err(rejection) => return rejection.respond(&parts.method),
     };
     // One more than asked for tells whether there is a next page.
     let mut records = shared.state.cluster.conflicts(after.as_ref(), limit + 1);
     let more = records.len() > limit;
     records.truncate(limit);
     let next = records.last().filter(|_| more).map(|record| record.id.to_string());
-    let conflicts = records.iter().map(ConflictBody::of).collect();
+    let caller = Caller::of(&parts);
+    let may_read = |record: &&ConflictRecord| caller.may_read(record.name.as_str());
+    let conflicts = records.iter().filter(may_read).map(ConflictBody::of).collect();
     json(200, write::bytes(1_024, &ConflictsBody { conflicts, next }))
 }
 
@@ -77,21 +87,40 @@ pub async fn conflicts(State(shared): State<Arc<Shared>>, request: Request) -> R
         ConflictProblems,
     ))]
 pub async fn acknowledge(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let (parts, _) = request.into_parts();
     let read = || {
-        timeout_alone(&request)?;
-        let quoted = request.uri().path().rsplit('/').nth(1).unwrap_or_default();
+        timeout_alone(&parts)?;
+        let quoted = parts.uri.path().rsplit('/').nth(1).unwrap_or_default();
         let id = unquote(quoted).map_err(|why| Rejection::malformed(format!("the path cannot be read: {why}")))?;
         id.parse::<RecordId>().map_err(Rejection::ident)
     };
-    let acknowledged = read().and_then(|id| match shared.state.cluster.acknowledge_conflict(&id) {
-        true => Ok(()),
-        false => {
-            Err(Rejection { code: Code::NotFound, detail: "this node knows no conflict record of that id".into() })
+    let acknowledged = read().and_then(|id| {
+        may_acknowledge(&shared, &parts, &id)?;
+        match shared.state.cluster.acknowledge_conflict(&id) {
+            true => Ok(()),
+            false => {
+                Err(Rejection { code: Code::NotFound, detail: "this node knows no conflict record of that id".into() })
+            }
         }
     });
     match acknowledged {
         Ok(()) => json(200, write::bytes(32, &AcknowledgedBody { acknowledged: true })),
-        Err(rejection) => rejection.respond(request.method()),
+        Err(rejection) => rejection.respond(&parts.method),
+    }
+}
+
+/// A record is for those to acknowledge who may write its name.
+fn may_acknowledge(shared: &Shared, parts: &Parts, id: &RecordId) -> Result<(), Rejection> {
+    let caller = Caller::of(parts);
+    if caller.is_admin() {
+        return Ok(());
+    }
+    let records = shared.state.cluster.conflicts(None, RECORDS_MAX);
+    match records.iter().find(|record| record.id == *id) {
+        Some(record) if !caller.may_write(record.name.as_str()) => {
+            Err(Rejection::forbidden("write", record.name.as_str()))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -103,10 +132,11 @@ pub async fn acknowledge(State(shared): State<Arc<Shared>>, request: Request) ->
         FaultsProblems,
     ))]
 pub async fn faults(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
-    match (timeout_alone(&request), shared.state.cluster.faults()) {
-        (Err(rejection), _) => rejection.respond(request.method()),
+    let (parts, _) = request.into_parts();
+    match (timeout_alone(&parts), shared.state.cluster.faults()) {
+        (Err(rejection), _) => rejection.respond(&parts.method),
         (Ok(_), Some(faults)) => faults_in_force(faults),
-        (Ok(_), None) => not_enabled(request.method(), FAULTS_OFF),
+        (Ok(_), None) => not_enabled(&parts.method, FAULTS_OFF),
     }
 }
 
@@ -118,19 +148,20 @@ pub async fn faults(State(shared): State<Arc<Shared>>, request: Request) -> Resp
         SetFaultsProblems,
     ))]
 pub async fn set_faults(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
-    let method = request.method().clone();
+    let (parts, body) = request.into_parts();
     if shared.state.cluster.faults().is_none() {
-        return not_enabled(&method, FAULTS_OFF);
+        return not_enabled(&parts.method, FAULTS_OFF);
     }
     let read = async {
-        let deadline = timeout_alone(&request)?;
-        let sent = body::read(request.into_body(), deadline).await?;
+        let deadline = timeout_alone(&parts)?;
+        admin_only(&parts)?;
+        let sent = body::read(body, deadline).await?;
         wanted_faults(body::json(&sent)?)
     };
     match read.await {
         Ok(faults) if shared.state.cluster.set_faults(faults.clone()) => faults_in_force(faults),
-        Ok(_) => not_enabled(&method, FAULTS_OFF),
-        Err(rejection) => rejection.respond(&method),
+        Ok(_) => not_enabled(&parts.method, FAULTS_OFF),
+        Err(rejection) => rejection.respond(&parts.method),
     }
 }
 
@@ -142,10 +173,11 @@ pub async fn set_faults(State(shared): State<Arc<Shared>>, request: Request) -> 
         FaultsProblems,
     ))]
 pub async fn clear_faults(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
-    match timeout_alone(&request) {
-        Err(rejection) => rejection.respond(request.method()),
-        Ok(_) if shared.state.cluster.set_faults(Faults::default()) => faults_in_force(Faults::default()),
-        Ok(_) => not_enabled(request.method(), FAULTS_OFF),
+    let (parts, _) = request.into_parts();
+    match timeout_alone(&parts).and_then(|_| admin_only(&parts)) {
+        Err(rejection) => rejection.respond(&parts.method),
+        Ok(()) if shared.state.cluster.set_faults(Faults::default()) => faults_in_force(Faults::default()),
+        Ok(()) => not_enabled(&parts.method, FAULTS_OFF),
     }
 }
 
@@ -157,9 +189,10 @@ pub async fn clear_faults(State(shared): State<Arc<Shared>>, request: Request) -
         FaultsProblems,
     ))]
 pub async fn probe(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
-    let deadline = match (timeout_alone(&request), shared.state.cluster.faults()) {
-        (Err(rejection), _) => return rejection.respond(request.method()),
-        (Ok(_), None) => return not_enabled(request.method(), FAULTS_OFF),
+    let (parts, _) = request.into_parts();
+    let deadline = match (timeout_alone(&parts), shared.state.cluster.faults()) {
+        (Err(rejection), _) => return rejection.respond(&parts.method),
+        (Ok(_), None) => return not_enabled(&parts.method, FAULTS_OFF),
         (Ok(deadline), Some(_)) => deadline,
     };
     let peers = shared.state.cluster.probe(deadline).await;
@@ -169,8 +202,8 @@ pub async fn probe(State(shared): State<Arc<Shared>>, request: Request) -> Respo
 }
 
 /// The deadline of a call that has no other parameters.
-fn timeout_alone(request: &Request) -> Result<Instant, Rejection> {
-    let mut params = Params::parse(request.uri().query(), &["timeout_ms"])?;
+fn timeout_alone(parts: &Parts) -> Result<Instant, Rejection> {
+    let mut params = Params::parse(parts.uri.query(), &["timeout_ms"])?;
     levels::deadline(&mut params, Instant::now())
 }
 
@@ -215,6 +248,12 @@ fn cluster_body(status: ClusterStatus) -> ClusterBody {
             conflicts: status.ap.conflicts,
         },
         nodes: status.nodes.into_iter().map(node_body).collect(),
+        strangers: StrangersBody {
+            connections: status.strangers.connections,
+            last: status.strangers.last,
+            datagrams: status.strangers.datagrams,
+            replayed: status.strangers.replayed,
+        },
     }
 }
 

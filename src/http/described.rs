@@ -40,6 +40,14 @@ pub struct MemberPath {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
+pub struct OwnerPath {
+    /// The owner or member: 1 to 512 bytes without control characters, percent-encoded.
+    #[param(min_length = 1, max_length = 512)]
+    owner: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
 pub struct LeasePath {
     /// The lease's id: 1 to 128 visible ASCII characters, percent-encoded.
     #[param(min_length = 1, max_length = 128)]
@@ -126,6 +134,8 @@ pub struct PrefixParam {
 /// What any route may say: the door does.
 const ANY: &[Code] =
     &[Code::Malformed, Code::Unauthorized, Code::Forbidden, Code::ForeignOrigin, Code::Overloaded, Code::Internal];
+/// What a route of a mode says of any other: there are two.
+const MODE: &[Code] = &[Code::NoSuchRoute];
 /// What a route that takes a body may say of it.
 const BODY: &[Code] = &[Code::BodyLate, Code::TooLarge, Code::WrongShape];
 /// Why a registry may have no outcome or answer.
@@ -133,6 +143,10 @@ const FAILURES: &[Code] =
     &[Code::NoLeader, Code::NoQuorum, Code::Starting, Code::Behind, Code::NotLeader, Code::Timeout];
 /// Why a node may have no answer that concerns it as a whole.
 const NODE: &[Code] = &[Code::NoLeader, Code::NoQuorum, Code::Starting, Code::Timeout];
+/// Why the cluster may not be changed just now.
+const CHANGE: &[Code] = &[Code::ChangeUnderWay, Code::QuorumAtRisk];
+/// What may be wrong with the node that a change is about.
+const MEMBER: &[Code] = &[Code::NodeUnknown, Code::NodeRemoved];
 const LEASE: &[Code] = &[Code::LeaseUnknown, Code::LeaseExpired];
 
 /// Declares types that stand for problems: whether for commands, and lists of codes.
@@ -150,22 +164,31 @@ macro_rules! problems {
 }
 
 problems! {
-    RegisterProblems = true, [ANY, BODY, FAILURES, LEASE, &[Code::NameTaken, Code::TokenStale, Code::RevisionStale, Code::NameExists]];
-    JoinProblems = true, [ANY, BODY, FAILURES, LEASE];
-    EndProblems = true, [ANY, FAILURES, &[Code::NotFound, Code::TokenStale]];
-    EntryProblems = false, [ANY, FAILURES, &[Code::NotFound, Code::TokenStale]];
-    ListProblems = false, [ANY, FAILURES];
-    BatchProblems = true, [ANY, BODY, FAILURES];
-    CreateLeaseProblems = true, [ANY, BODY, FAILURES, LEASE, &[Code::LeaseTaken, Code::LeaseForeign]];
-    RevokeLeaseProblems = true, [ANY, FAILURES, LEASE, &[Code::LeaseForeign]];
-    KeepAliveProblems = true, [ANY, BODY, FAILURES, LEASE, &[Code::LeaseForeign]];
-    KeepAliveEachProblems = true, [ANY, BODY, FAILURES];
-    LeaseProblems = false, [ANY, FAILURES, LEASE, &[Code::LeaseForeign]];
-    WatchProblems = false, [ANY, FAILURES, &[Code::RevisionCompacted]];
+    RegisterProblems = true, [ANY, MODE, BODY, FAILURES, LEASE, &[Code::NameTaken, Code::TokenStale, Code::RevisionStale, Code::NameExists]];
+    JoinProblems = true, [ANY, MODE, BODY, FAILURES, LEASE];
+    EndProblems = true, [ANY, MODE, FAILURES, &[Code::NotFound, Code::TokenStale]];
+    EntryProblems = false, [ANY, MODE, FAILURES, &[Code::NotFound, Code::TokenStale]];
+    ListProblems = false, [ANY, MODE, FAILURES];
+    BatchProblems = true, [ANY, MODE, BODY, FAILURES];
+    CreateLeaseProblems = true, [ANY, MODE, BODY, FAILURES, LEASE, &[Code::LeaseTaken, Code::LeaseForeign]];
+    RevokeLeaseProblems = true, [ANY, MODE, FAILURES, LEASE, &[Code::LeaseForeign]];
+    KeepAliveProblems = true, [ANY, MODE, BODY, FAILURES, LEASE, &[Code::LeaseForeign]];
+    KeepAliveEachProblems = true, [ANY, MODE, BODY, FAILURES];
+    LeaseProblems = false, [ANY, MODE, FAILURES, LEASE, &[Code::LeaseForeign]];
+    SendProblems = true, [ANY, MODE, BODY, FAILURES, &[Code::NotFound]];
+    PublishProblems = true, [ANY, MODE, BODY, FAILURES];
+    InboxProblems = false, [ANY, MODE];
+    WatchProblems = false, [ANY, MODE, FAILURES, &[Code::RevisionCompacted]];
     /// Of routes that are about the node that answers.
     NodeProblems = false, [ANY];
     ReadyProblems = false, [ANY, NODE];
     ConflictProblems = false, [ANY, &[Code::NotFound]];
+    AddNodeProblems = true, [ANY, BODY, NODE, CHANGE, &[Code::NodeRemoved, Code::NodeExists]];
+    PromoteProblems = true, [ANY, BODY, NODE, CHANGE, MEMBER, &[Code::NodeBehind]];
+    RemoveNodeProblems = true, [ANY, NODE, CHANGE, MEMBER, &[Code::CannotLead]];
+    TransferProblems = true, [ANY, BODY, NODE, CHANGE, MEMBER, &[Code::CannotLead]];
+    SnapshotProblems = true, [ANY, NODE];
+    BackupProblems = false, [ANY, NODE];
     /// Of routes that are there only if the operator has enabled them.
     FaultsProblems = false, [ANY, &[Code::NoSuchRoute]];
     SetFaultsProblems = false, [ANY, BODY, &[Code::NoSuchRoute]];

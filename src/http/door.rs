@@ -1,4 +1,4 @@
-//! Who comes in: web pages of known origins alone, and so many requests at once.
+//! Who comes in: web pages of known origins alone, callers whose credential is known, and so many requests at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,13 +7,16 @@ use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName,
-    HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, HeaderMap,
+    HeaderName, HeaderValue, ORIGIN, VARY, WWW_AUTHENTICATE,
 };
 use axum::http::{Method, Request, Response, StatusCode};
 use tower::Service;
 
 use super::Shared;
+use super::body::BODY_LEN_MAX;
+use super::caller::Caller;
+use super::credentials::{Credentials, CurrentCredentials};
 use super::reply::Rejection;
 use crate::wire::header;
 use crate::wire::status::Code;
@@ -22,17 +25,42 @@ const NODE: HeaderName = HeaderName::from_static(header::NODE);
 const EXPOSED: &str = "ETag, Retry-After, Location, Quorate-Mode, Quorate-Node, Quorate-Revision, Quorate-Peers, \
                        Quorate-Acks, Quorate-Staleness-Ms";
 
+/// Bytes of request bodies that may be in flight at once unless told otherwise.
+pub const BODY_BYTES_MAX_DEFAULT: usize = 256 << 20;
+
 /// The whole API: hand it requests, or a listener with [`super::serve()`].
 #[derive(Clone)]
 pub struct Api {
     shared: Arc<Shared>,
     router: Router,
-    in_flight: Arc<AtomicUsize>,
+    credentials: Option<CurrentCredentials>,
+    body_bytes_max: usize,
+    load: Arc<Load>,
+}
+
+/// What is in flight.
+#[derive(Default)]
+struct Load {
+    requests: AtomicUsize,
+    body_bytes: AtomicUsize,
 }
 
 impl Api {
     pub(super) fn new(shared: Arc<Shared>, router: Router) -> Self {
-        Self { shared, router, in_flight: Arc::default() }
+        Self { shared, router, credentials: None, body_bytes_max: BODY_BYTES_MAX_DEFAULT, load: Arc::default() }
+    }
+
+    /// From now on a caller has to show a credential, but for what tells of the node's health and describes the API. What is
+    /// stored there later counts from the next request on.
+    pub fn asking_for(mut self, credentials: CurrentCredentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Refuses requests with 429 whose bodies would take more than so many bytes together, before any of them is read.
+    pub fn with_body_bytes(mut self, max: usize) -> Self {
+        self.body_bytes_max = max;
+        self
     }
 
     /// Ends all streams: the server stops.
@@ -67,16 +95,28 @@ impl Api {
         response
     }
 
-    /// Lets a request in, if there is room.
-    async fn admit<B>(&self, request: Request<B>) -> Response<Body>
+    /// Lets a request in, if there is room and its caller may.
+    async fn admit<B>(&self, mut request: Request<B>) -> Response<Body>
     where
         B: HttpBody<Data = axum::body::Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        let seat = Seat::take(&self.in_flight);
-        if seat.taken > self.shared.state.max_in_flight && !always_passes(request.uri().path()) {
+        let seat = Seat::take(&self.load.requests, 1);
+        let luggage = Seat::take(&self.load.body_bytes, body_bytes(request.body()));
+        let full = seat.taken > self.shared.state.max_in_flight || luggage.taken > self.body_bytes_max;
+        if full && !always_passes(request.uri().path()) {
             let detail = "nothing was begun; try again in a moment";
             return Rejection { code: Code::Overloaded, detail: detail.into() }.respond(request.method());
+        }
+        if let Some(credentials) = &self.credentials
+            && !is_open(request.uri().path())
+        {
+            match identify(&credentials.load(), request.headers()) {
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
+                }
+                Err(shown) => return unauthorized(request.method(), shown),
+            }
         }
         let mut router = self.router.clone();
         match router.call(request).await {
@@ -134,6 +174,47 @@ fn always_passes(path: &str) -> bool {
     path == "/livez" || path == "/readyz" || path == "/v1/faults"
 }
 
+/// Answered to anybody: a load balancer holds no credential, and the description of the API is in every release.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/openapi.json")
+}
+
+/// What a caller has shown that is good for nothing.
+enum Shown {
+    Nothing,
+    SomethingElse,
+}
+
+fn identify(credentials: &Credentials, headers: &HeaderMap) -> Result<Caller, Shown> {
+    let mut shown = headers.get_all(AUTHORIZATION).iter();
+    let (Some(only), None) = (shown.next(), shown.next()) else {
+        return Err(if headers.contains_key(AUTHORIZATION) { Shown::SomethingElse } else { Shown::Nothing });
+    };
+    let (scheme, token) = only.as_bytes().split_at_checked(BEARER.len()).ok_or(Shown::SomethingElse)?;
+    if !scheme.eq_ignore_ascii_case(BEARER) {
+        return Err(Shown::SomethingElse);
+    }
+    credentials.find(token.trim_ascii()).cloned().ok_or(Shown::SomethingElse)
+}
+
+const BEARER: &[u8] = b"Bearer ";
+
+fn unauthorized(method: &Method, shown: Shown) -> Response<Body> {
+    let (challenge, detail) = match shown {
+        Shown::Nothing => ("Bearer", "send the header Authorization: Bearer TOKEN"),
+        Shown::SomethingElse => ("Bearer error=\"invalid_token\"", "this server knows no credential of that token"),
+    };
+    let mut response = Rejection { code: Code::Unauthorized, detail: detail.into() }.respond(method);
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    response
+}
+
+/// How much memory a body may take: what it announces, and the most that is read of one that announces nothing.
+fn body_bytes(body: &impl HttpBody) -> usize {
+    let announced = body.size_hint().upper().unwrap_or(BODY_LEN_MAX as u64);
+    announced.min(BODY_LEN_MAX as u64) as usize
+}
+
 fn is_preflight<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
@@ -157,21 +238,26 @@ fn share_with(headers: &mut HeaderMap, origin: &HeaderValue) {
     headers.append(VARY, HeaderValue::from_static("Origin"));
 }
 
-/// One request in flight, until dropped: a caller that hangs up frees its seat.
+/// A share of what there is room for, until dropped: a caller that hangs up gives back what it took.
 struct Seat<'a> {
-    seats: &'a AtomicUsize,
-    /// How many are in flight, this one included.
+    counter: &'a AtomicUsize,
+    share: usize,
+    /// How much is taken, this share included.
     taken: usize,
 }
 
 impl<'a> Seat<'a> {
-    fn take(seats: &'a AtomicUsize) -> Self {
-        Self { taken: seats.fetch_add(1, Ordering::Relaxed) + 1, seats }
+    fn take(counter: &'a AtomicUsize, share: usize) -> Self {
+        // Most requests have no body, and then nothing is counted of it.
+        let taken = if share == 0 { 0 } else { counter.fetch_add(share, Ordering::Relaxed) + share };
+        Self { counter, share, taken }
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        self.seats.fetch_sub(1, Ordering::Relaxed);
+        if self.share > 0 {
+            self.counter.fetch_sub(self.share, Ordering::Relaxed);
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::described::{
     LevelParams, ListProblems, PageParams, RevisionParam, RevokeLeaseProblems, TimeoutParam,
 };
 use super::mount::{Incoming, Mount};
-use super::reply::{Rejection, Shape, json, refused};
+use super::reply::{Rejection, Shape, json};
 use crate::model::command::Action;
 use crate::model::ident::{CredentialName, IdentError, LeaseId, RecordId};
 use crate::model::lease::{KEEP_ALIVE_LEN_MAX, KeptAlive, TTL_MS_MAX, TTL_MS_MIN};
@@ -62,7 +62,7 @@ pub async fn create(State(mount): State<Arc<Mount>>, request: Request) -> Respon
             let kept = mount.keep_alive(keep, &call).await;
             mount.respond(&parts.uri, kept, true, |results, _| match results.first() {
                 Some(Ok(kept)) => json(200, lease::created(&lease, ttl_ms, kept.expires_in_ms)),
-                Some(Err(refusal)) => refused(refusal, Some(Certainty::NotApplied)),
+                Some(Err(refusal)) => mount.refused(refusal, Some(Certainty::NotApplied)),
                 None => unreachable!("one result for each lease"),
             })
         }
@@ -133,9 +133,9 @@ pub async fn list(State(mount): State<Arc<Mount>>, request: Request) -> Response
         KeepAliveProblems,
     ))]
 pub async fn keep_alive(State(mount): State<Arc<Mount>>, request: Request) -> Response<Body> {
-    keep(mount, request, one_lease, |_, results| match results.first() {
+    keep(mount, request, one_lease, |mount, _, results| match results.first() {
         Some(Ok(kept)) => json(200, lease::kept_alive(kept)),
-        Some(Err(refusal)) => refused(refusal, Some(Certainty::NotApplied)),
+        Some(Err(refusal)) => mount.refused(refusal, Some(Certainty::NotApplied)),
         None => unreachable!("one result for each lease"),
     })
     .await
@@ -156,7 +156,10 @@ fn one_lease(incoming: &mut Incoming) -> Result<(Vec<LeaseId>, Vec<String>), Rej
         KeepAliveEachProblems,
     ))]
 pub async fn keep_alive_each(State(mount): State<Arc<Mount>>, request: Request) -> Response<Body> {
-    keep(mount, request, many_leases, |leases, results| json(200, lease::kept_alive_each(leases, results))).await
+    keep(mount, request, many_leases, |mount, leases, results| {
+        json(200, lease::kept_alive_each(mount.mode, leases, results))
+    })
+    .await
 }
 
 fn many_leases(incoming: &mut Incoming) -> Result<(Vec<LeaseId>, Vec<String>), Rejection> {
@@ -173,7 +176,7 @@ async fn keep(
     mount: Arc<Mount>,
     request: Request,
     read: fn(&mut Incoming) -> Result<(Vec<LeaseId>, Vec<String>), Rejection>,
-    write: fn(&[LeaseId], &[Kept]) -> Response<Body>,
+    write: fn(&Mount, &[LeaseId], &[Kept]) -> Response<Body>,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let build = |incoming: &mut Incoming| {
@@ -193,5 +196,5 @@ async fn keep(
     };
     let leases = keep.leases.clone();
     let kept = mount.keep_alive(keep, &call).await;
-    mount.respond(&parts.uri, kept, true, |results, _| write(&leases, results))
+    mount.respond(&parts.uri, kept, true, |results, _| write(&mount, &leases, results))
 }

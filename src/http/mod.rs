@@ -1,33 +1,38 @@
 //! The HTTP API: one set of routes, mounted once for each mode and once more, without a mode in the path, for the default one.
 //!
-//! A request passes [`door`] (origins, how many at once), which notes its [`caller`], is routed on its path as it was sent, and
+//! A request passes [`door`] (origins, [`credentials`], how many at once), which notes its [`caller`], is routed on its path as it was
+//! sent, and
 //! becomes a command or a query in [`names`], [`groups`], [`leases`] or [`batch`]; [`params`], [`levels`] and [`conditions`] read
 //! what is asked of the call, [`body`] what it carries, [`mount`] hands it to the registry with its deadline, and [`reply`] turns
-//! what came of it into an answer by the table in `wire::status`, with [`visible`] taking out what the caller may not see.
-//! [`watch`] answers with a stream, of which [`streams`] allows so many. [`cluster`], [`nodes`] and [`health`] serve the rest, [`openapi`]
-//! describes it all, with what [`described`] has for many routes; [`mod@serve`] serves the connections, with [`patience`] for readers.
+//! what came of it into an answer by the table in `wire::status`, with [`rights`] saying what the caller may do and see, and
+//! [`pieces`] making lists of that. [`watch`] answers with what changes and [`messages`] with an inbox: both are streams, of which
+//! [`streams`] allows so many. [`cluster`], [`nodes`] and [`health`] serve the rest. [`openapi`] describes it all, with what
+//! [`described`] has for many routes; [`mod@serve`] serves the connections, with [`patience`] for readers.
 
 mod batch;
 mod body;
 pub mod caller;
 mod cluster;
 mod conditions;
+pub mod credentials;
 mod described;
 mod door;
 mod groups;
 mod health;
 mod leases;
 mod levels;
+mod messages;
 mod mount;
 mod names;
 mod nodes;
 mod openapi;
 mod params;
 mod patience;
+mod pieces;
 mod reply;
+mod rights;
 mod serve;
 mod streams;
-mod visible;
 mod watch;
 
 use std::sync::Arc;
@@ -38,11 +43,12 @@ use axum::routing::get;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
-pub use self::door::Api;
+pub use self::door::{Api, BODY_BYTES_MAX_DEFAULT};
 use self::mount::Mount;
-pub use self::serve::serve;
+pub use self::serve::{MAX_CONNECTIONS_DEFAULT, Terms, serve, serve_by};
 use self::streams::Streams;
 use crate::cluster::Cluster;
+use crate::messages::Messages;
 use crate::model::ident::{Mode, NodeId};
 use crate::registry::Registry;
 
@@ -58,6 +64,7 @@ pub struct HttpState {
     pub node: NodeId,
     pub cp: Arc<dyn Registry>,
     pub ap: Arc<dyn Registry>,
+    pub messages: Arc<dyn Messages>,
     pub cluster: Arc<dyn Cluster>,
     /// What `/v1/names` and `/v1/groups` mean.
     pub default_mode: Mode,
@@ -124,6 +131,9 @@ fn mode_routes() -> Vec<UtoipaMethodRouter<Arc<Mount>>> {
         routes!(leases::keep_alive),
         routes!(batch::apply),
         routes!(watch::watch),
+        routes!(messages::send),
+        routes!(messages::publish),
+        routes!(messages::inbox),
     ]
 }
 
@@ -135,6 +145,7 @@ fn node_routes() -> Vec<UtoipaMethodRouter<Arc<Shared>>> {
         routes!(nodes::remove),
         routes!(nodes::transfer_leader),
         routes!(nodes::snapshot),
+        routes!(nodes::backup),
         routes!(cluster::conflicts),
         routes!(cluster::acknowledge),
         routes!(cluster::faults, cluster::set_faults, cluster::clear_faults),

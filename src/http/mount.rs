@@ -14,14 +14,15 @@ use tokio::time::timeout_at;
 use super::caller::Caller;
 use super::params::Params;
 use super::reply::{Rejection, Shape};
-use super::{Shared, body, conditions, levels, visible};
+use super::{Shared, body, conditions, levels, pieces, rights};
 use crate::model::command::Action;
 use crate::model::ident::{IdentError, Mode, Token};
 use crate::model::lease::KeptAlive;
 use crate::model::outcome::{Outcome, Refusal};
-use crate::model::query::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, Page, Query};
+use crate::model::query::{Answer, PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, Page, Query};
 use crate::registry::{
-    CommandCall, CommandFailure, KeepAlive, QueryFailure, Reason, Registry, Reply, Watch, WatchFailure, Watching,
+    CommandCall, CommandFailure, KeepAlive, QueryCall, QueryFailure, Reason, Registry, Reply, Watch, WatchFailure,
+    Watching,
 };
 use crate::wire::path::unquote;
 
@@ -82,7 +83,7 @@ impl Mount {
         let (parts, body) = request.into_parts();
         let allowed = |incoming: &mut Incoming| {
             let action = build(incoming)?;
-            incoming.to_do(&action)?;
+            rights::to_do(&incoming.caller(), &action)?;
             Ok(action)
         };
         let (action, call) = match self.read_command(&parts, body, known, allowed).await {
@@ -108,21 +109,26 @@ impl Mount {
             let call = levels::of_query(self.mode, &mut params, arrived)?;
             let mut incoming = Incoming { mode: self.mode, parts: &parts, params, body: Bytes::new() };
             let (query, shape) = build(&mut incoming)?;
-            incoming.to_ask(&query)?;
+            rights::to_ask(&incoming.caller(), &query)?;
             Ok((query, shape, call))
         };
         let (query, shape, call) = match read() {
             Ok(read) => read,
             Err(rejection) => return self.rejected(&parts.method, &rejection),
         };
-        let mut result = timeout_at((call.deadline + GRACE).into(), self.registry.query(query, &call))
+        let result = timeout_at((call.deadline + GRACE).into(), self.ask(query, &call, &Caller::of(&parts)))
             .await
             .unwrap_or(Err(QueryFailure(Reason::Timeout)));
-        if let Ok(reply) = result {
-            let value = visible::answer(reply.value, &Caller::of(&parts));
-            result = Ok(Reply { value, ..reply });
-        }
         self.answer(&parts.uri, &shape, result)
+    }
+
+    /// What the registry answers, as far as the caller may see it.
+    async fn ask(&self, query: Query, call: &QueryCall, caller: &Caller) -> Result<Reply<Answer>, QueryFailure> {
+        if let Some(reply) = pieces::ask(&*self.registry, &query, call, caller).await {
+            return reply;
+        }
+        let reply = self.registry.query(query, call).await?;
+        Ok(Reply { value: rights::answer(reply.value, caller), ..reply })
     }
 
     /// Hands a command to the registry.
@@ -160,27 +166,6 @@ async fn by<T>(call: &CommandCall, said: impl Future<Output = Result<T, CommandF
 impl Incoming<'_> {
     pub fn caller(&self) -> Caller {
         Caller::of(self.parts)
-    }
-
-    /// Refuses a caller who may not know of what this asks for. Of a list everybody sees a part.
-    fn to_ask(&self, query: &Query) -> Result<(), Rejection> {
-        let key = match query {
-            Query::Whereis { name, .. } => name.as_str(),
-            Query::Membership { group, .. } | Query::Members { group, .. } => group.as_str(),
-            Query::Names { .. } | Query::Groups { .. } | Query::Lease { .. } | Query::Leases { .. } => return Ok(()),
-        };
-        if self.caller().may_read(key) { Ok(()) } else { Err(Rejection::forbidden("read", key)) }
-    }
-
-    /// Refuses a caller who may not do this.
-    pub fn to_do(&self, action: &Action) -> Result<(), Rejection> {
-        let key = match action {
-            Action::Register { name, .. } | Action::Unregister { name, .. } => name.as_str(),
-            Action::Join { group, .. } | Action::Leave { group, .. } => group.as_str(),
-            // Whose lease it is only the registry knows.
-            Action::CreateLease { .. } | Action::RevokeLease { .. } => return Ok(()),
-        };
-        if self.caller().may_write(key) { Ok(()) } else { Err(Rejection::forbidden("write", key)) }
     }
 
     /// The word in the path's segment that is so many from its end; 0 is the last one.

@@ -1,24 +1,31 @@
-//! Nodes that come and go while the cluster runs, who leads it, and snapshots.
+//! Nodes that come and go while the cluster runs, who leads it, snapshots and backups.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::request::Parts;
 use axum::http::{Method, Response};
 use tokio::time::timeout_at;
 
+use super::described::{
+    AddNodeProblems, BackupProblems, PromoteProblems, RemoveNodeProblems, SnapshotProblems, TimeoutParam,
+    TransferProblems,
+};
 use super::params::Params;
-use super::reply::{Rejection, failed, json};
+use super::reply::{Rejection, failed, json, node_failure};
+use super::rights::admin_only;
 use super::{Shared, body, levels};
 use crate::cluster::{Change, ChangeRefusal, Changed, Role};
 use crate::model::ident::NodeId;
 use crate::registry::{CommandCall, CommandFailure, Reason};
-use crate::wire::body::ProblemBody;
 use crate::wire::cluster::{LeaderBody, MemberBody, NewNodeBody, RemovedBody, SnapshotBody, TransferBody};
 use crate::wire::status::{Certainty, Code};
-use crate::wire::write;
+use crate::wire::{header, write};
 
 /// The longest peer address, in bytes: a host name has 253 at most.
 const PEER_LEN_MAX: usize = 260;
@@ -27,11 +34,11 @@ const GRACE: Duration = Duration::from_millis(250);
 
 /// Adds a node, as a learner: it gets the log of `cp`, and does not vote. Doing so again does no harm.
 #[utoipa::path(post, path = "/v1/cluster/nodes", tag = "cluster", request_body = NewNodeBody,
-    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
+    params(TimeoutParam),
     responses(
         (status = 201, description = "Added.", body = MemberBody),
         (status = 200, description = "It was there already.", body = MemberBody),
-        (status = "default", description = "Refused, or no outcome came.", body = ProblemBody, content_type = "application/problem+json"),
+        AddNodeProblems,
     ))]
 pub async fn add(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     change(&shared, request, |_, sent| {
@@ -45,11 +52,11 @@ pub async fn add(State(shared): State<Arc<Shared>>, request: Request) -> Respons
 #[utoipa::path(post, path = "/v1/cluster/nodes/{id}/promote", tag = "cluster",
     params(
         ("id" = u64, Path, minimum = 1, description = "The node's id."),
-        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given."),
+        TimeoutParam,
     ),
     responses(
         (status = 200, description = "It votes.", body = MemberBody),
-        (status = "default", description = "Refused, or no outcome came.", body = ProblemBody, content_type = "application/problem+json"),
+        PromoteProblems,
     ))]
 pub async fn promote(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     change(&shared, request, |path, _| Ok(Change::Promote { node: path_id(path, 1)? })).await
@@ -61,11 +68,11 @@ pub async fn promote(State(shared): State<Arc<Shared>>, request: Request) -> Res
 #[utoipa::path(delete, path = "/v1/cluster/nodes/{id}", tag = "cluster",
     params(
         ("id" = u64, Path, minimum = 1, description = "The node's id."),
-        ("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given."),
+        TimeoutParam,
     ),
     responses(
         (status = 200, description = "It is removed.", body = RemovedBody),
-        (status = "default", description = "Refused, or no outcome came.", body = ProblemBody, content_type = "application/problem+json"),
+        RemoveNodeProblems,
     ))]
 pub async fn remove(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     change(&shared, request, |path, _| Ok(Change::Remove { node: path_id(path, 0)? })).await
@@ -73,10 +80,10 @@ pub async fn remove(State(shared): State<Arc<Shared>>, request: Request) -> Resp
 
 /// Has a voter lead; the one that is best prepared, unless one is named.
 #[utoipa::path(post, path = "/v1/cluster/transfer-leader", tag = "cluster", request_body = Option<TransferBody>,
-    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
+    params(TimeoutParam),
     responses(
         (status = 200, description = "Who leads now.", body = LeaderBody),
-        (status = "default", description = "Refused, or no outcome came.", body = ProblemBody, content_type = "application/problem+json"),
+        TransferProblems,
     ))]
 pub async fn transfer_leader(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     change(&shared, request, |_, sent| {
@@ -88,20 +95,50 @@ pub async fn transfer_leader(State(shared): State<Arc<Shared>>, request: Request
 
 /// Has the node that answers write its `cp` table to disk now, so that its log can be cut.
 #[utoipa::path(post, path = "/v1/cluster/snapshot", tag = "cluster",
-    params(("timeout_ms" = Option<u64>, Query, minimum = 1, maximum = 30_000, description = "2,000 unless given.")),
+    params(TimeoutParam),
     responses(
         (status = 200, description = "It is written.", body = SnapshotBody),
-        (status = "default", description = "No outcome came.", body = ProblemBody, content_type = "application/problem+json"),
+        SnapshotProblems,
     ))]
 pub async fn snapshot(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
-    let deadline = match deadline(&request) {
+    let (parts, _) = request.into_parts();
+    let deadline = match deadline(&parts).and_then(|deadline| admin_only(&parts).map(|()| deadline)) {
         Ok(deadline) => deadline,
-        Err(rejection) => return rejection.respond(request.method()),
+        Err(rejection) => return rejection.respond(&parts.method),
     };
     match shared.state.cluster.take_snapshot(deadline).await {
         Ok(index) => json(200, write::bytes(64, &SnapshotBody { node: shared.state.node, index })),
         // Begun, perhaps: it does no harm.
         Err(reason) => failed(&reason, Certainty::Unknown),
+    }
+}
+
+/// Gives out the whole `cp` table at one revision, as new as this call, for `quorate restore`.
+#[utoipa::path(get, path = "/v1/cluster/backup", tag = "cluster",
+    params(TimeoutParam),
+    responses(
+        (status = 200, description = "A file that tells by itself whether it is whole.", body = [u8], content_type = "application/octet-stream",
+            headers(("Quorate-Revision" = String, description = "The table's revision."))),
+        BackupProblems,
+    ))]
+pub async fn backup(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let (parts, _) = request.into_parts();
+    let deadline = match deadline(&parts).and_then(|deadline| admin_only(&parts).map(|()| deadline)) {
+        Ok(deadline) => deadline,
+        Err(rejection) => return rejection.respond(&parts.method),
+    };
+    match shared.state.cluster.backup(deadline).await {
+        Ok(backup) => {
+            let len = backup.pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            let pieces = futures_util::stream::iter(backup.pieces.into_iter().map(Ok::<_, Infallible>));
+            let mut response = Response::new(Body::from_stream(pieces));
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+            headers.insert(HeaderName::from_static(header::REVISION), HeaderValue::from(backup.revision));
+            response
+        }
+        Err(reason) => node_failure(&reason),
     }
 }
 
@@ -115,6 +152,7 @@ async fn change(
     let reading = async {
         let mut params = Params::parse(parts.uri.query(), &["timeout_ms"])?;
         let deadline = levels::deadline(&mut params, Instant::now())?;
+        admin_only(&parts)?;
         let sent = match parts.method {
             Method::DELETE => axum::body::Bytes::new(),
             _ => body::read(sent, deadline).await?,
@@ -179,8 +217,8 @@ fn refused(refusal: &ChangeRefusal) -> Rejection {
     Rejection { code, detail }
 }
 
-fn deadline(request: &Request) -> Result<Instant, Rejection> {
-    let mut params = Params::parse(request.uri().query(), &["timeout_ms"])?;
+fn deadline(parts: &Parts) -> Result<Instant, Rejection> {
+    let mut params = Params::parse(parts.uri.query(), &["timeout_ms"])?;
     levels::deadline(&mut params, Instant::now())
 }
 

@@ -3,12 +3,13 @@
 use axum::body::Bytes;
 use utoipa::ToSchema;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn, PathItem, Paths};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem, Paths};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, Required};
 
 use crate::wire::body::ProblemBody;
 use crate::wire::event::{ChangesBody, PositionBody, StateBody};
+use crate::wire::message::{GapBody, LetterBody};
 
 /// The description of the API, while routes are being added.
 pub struct Document(OpenApi);
@@ -32,6 +33,8 @@ impl Document {
         add_schema::<StateBody>(&mut components);
         add_schema::<ChangesBody>(&mut components);
         add_schema::<PositionBody>(&mut components);
+        add_schema::<LetterBody>(&mut components);
+        add_schema::<GapBody>(&mut components);
         Self(OpenApiBuilder::new().info(info).components(Some(components)).build())
     }
 
@@ -61,7 +64,9 @@ impl Document {
                 "`ap` and `stale`: since when this node has not heard from everyone, resp. from the leader.",
                 answers,
             );
-            item.parameters.get_or_insert_default().push(RefOr::T(mode()));
+            for operation in operations(&mut item) {
+                operation.parameters.get_or_insert_default().insert(0, RefOr::T(mode()));
+            }
             prefixed.paths.insert(format!("/v1/{{mode}}{path}"), item);
         }
         self.add(schemas, prefixed);
@@ -69,15 +74,18 @@ impl Document {
 
     /// The document's text.
     pub fn finish(self) -> Bytes {
-        let text = self.0.to_json().expect("the description is made of plain data");
-        Bytes::from(text)
+        let text = self.0.to_pretty_json().expect("the description is made of plain data");
+        Bytes::from(text + "\n")
     }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten()
 }
 
 /// Adds a header to the responses of certain statuses.
 fn head_all(item: &mut PathItem, name: &str, description: &str, has_it: impl Fn(&str) -> bool) {
-    let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
-    for operation in methods.into_iter().flatten() {
+    for operation in operations(item) {
         for (status, response) in &mut operation.responses.responses {
             if let (RefOr::T(response), true) = (response, has_it(status)) {
                 let schema = ObjectBuilder::new().schema_type(Type::String);

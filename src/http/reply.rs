@@ -143,7 +143,7 @@ impl Mount {
                 Outcome::LeaseCreated { lease, ttl_ms } | Outcome::LeaseHeld { lease, ttl_ms } => {
                     json(status, lease::created(lease, *ttl_ms, *ttl_ms))
                 }
-                Outcome::Refused(refusal) => refused(refusal, Some(Certainty::NotApplied)),
+                Outcome::Refused(refusal) => self.refused(refusal, Some(Certainty::NotApplied)),
             }
         })
     }
@@ -166,6 +166,12 @@ impl Mount {
             Err(CommandFailure::Unknown(reason)) => (reason, Certainty::Unknown),
         };
         self.failure(uri, &reason, Some(certainty), repeating_is_safe)
+    }
+
+    /// The answer to a refusal.
+    pub fn refused(&self, refusal: &Refusal, outcome: Option<Certainty>) -> Response<Body> {
+        let refused = Problem::refused(refusal, outcome).of_mode(self.mode);
+        problem(refused.status, write::problem(&refused))
     }
 
     /// The answer where no watch could begin.
@@ -199,7 +205,7 @@ impl Mount {
             (Answer::Groups { groups, next }, _) => json(200, write::groups(groups, next.as_deref(), revision)),
             (Answer::Lease(status), _) => json(200, lease::status(status, revision)),
             (Answer::Leases { leases, next }, _) => json(200, lease::list(leases, next.as_deref(), revision)),
-            (Answer::Refused(refusal), _) => refused(refusal, None),
+            (Answer::Refused(refusal), _) => self.refused(refusal, None),
         };
         self.stamp(&mut response, revision, &reply.provenance);
         response
@@ -291,12 +297,6 @@ fn entity(status: u16, entry: &Entry, body: Vec<u8>) -> Response<Body> {
     response
 }
 
-/// The answer to a refusal.
-pub fn refused(refusal: &Refusal, outcome: Option<Certainty>) -> Response<Body> {
-    let refused = Problem::refused(refusal, outcome);
-    problem(refused.status, write::problem(&refused))
-}
-
 /// The code of a failure; the client reads it back in `client::call`.
 fn reason_code(reason: &Reason) -> Code {
     match reason {
@@ -345,18 +345,8 @@ pub fn failed(reason: &Reason, certainty: Certainty) -> Response<Body> {
         Reason::Internal(what) => Some(what.as_str()),
         _ => None,
     };
-    let body = write::problem(&Problem {
-        code,
-        status,
-        detail,
-        outcome: Some(certainty),
-        retryable: code.retryable(certainty, true),
-        current: None,
-        leader: None,
-        leader_http: None,
-        applied: None,
-        oldest: None,
-    });
+    let retryable = code.retryable(certainty, true);
+    let body = write::problem(&Problem { status, detail, retryable, ..Problem::of(code, Some(certainty)) });
     problem(status, body)
 }
 

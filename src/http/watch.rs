@@ -1,25 +1,22 @@
 //! Watching: what changes, as server-sent events, from now on or from where the reader was.
 
-use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use axum::http::request::Parts;
-use futures_util::stream;
-use tokio::time::timeout;
+use futures_util::stream::{self, Stream};
 
 use super::caller::Caller;
 use super::described::{TimeoutParam, WatchProblems};
 use super::mount::Mount;
 use super::params::Params;
 use super::reply::{Rejection, event_stream};
-use super::streams::StreamSeat;
-use super::{levels, visible};
+use super::{levels, rights, streams};
 use crate::model::event::{Filter, Told};
 use crate::model::ident::{IdentError, Mode, Revision};
 use crate::registry::{Position, Watch, Watching};
@@ -31,13 +28,6 @@ const REPEATED: [&str; 4] = ["name", "name_prefix", "group", "group_prefix"];
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// How many names, groups and prefixes one watch may ask for: each event is held against all of them.
 const FILTER_LEN_MAX: usize = 256;
-/// How often something is sent, so that both sides find out that the other one is gone.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Said first: how long a browser waits before it connects again, in milliseconds.
-const PREAMBLE: &[u8] = b"retry: 1000\n\n";
-/// A comment, which readers pass over.
-const COMMENT: &[u8] = b":\n\n";
-
 /// Watches names and groups: a stream of server-sent events, until the caller hangs up.
 ///
 /// Without names, groups and prefixes: everything. One `change` is one revision with all its changes. Every `id` is a place to go
@@ -72,7 +62,7 @@ pub async fn watch(State(mount): State<Arc<Mount>>, request: Request) -> Respons
     };
     match mount.watch(wanted, deadline).await {
         Ok(watching) => {
-            let mut response = event_stream(mount.mode, told(watching, seat, caller));
+            let mut response = event_stream(mount.mode, streams::body(seat, told(watching, caller)));
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
@@ -128,55 +118,16 @@ fn last_event_id(mode: Mode, parts: &Parts) -> Result<Option<Revision>, Rejectio
     Revision::parse(mode, text).map(Some).map_err(|why| Rejection::malformed(format!("Last-Event-ID: {why}")))
 }
 
-/// One stream under way.
-struct Stream {
-    watching: Box<dyn Watching>,
-    seat: StreamSeat,
-    caller: Caller,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Begin,
-    UnderWay,
-    /// The reader has been told that nothing follows.
-    Over,
-}
-
-/// What is told, piece by piece. A piece is made only when the connection has room for it: nothing is kept for a slow reader here.
-fn told(watching: Box<dyn Watching>, seat: StreamSeat, caller: Caller) -> Body {
-    let stream = Stream { watching, seat, caller, stage: Stage::Begin };
-    Body::from_stream(stream::unfold(stream, |mut stream| async move {
-        let piece = stream.next().await?;
-        Some((Ok::<_, Infallible>(piece), stream))
-    }))
-}
-
-impl Stream {
-    async fn next(&mut self) -> Option<Bytes> {
-        match self.stage {
-            Stage::Begin => {
-                self.stage = Stage::UnderWay;
-                return Some(Bytes::from_static(PREAMBLE));
-            }
-            Stage::Over => return None,
-            Stage::UnderWay => {}
-        }
+/// What is told to this caller, as events.
+fn told(watching: Box<dyn Watching>, caller: Caller) -> impl Stream<Item = Vec<u8>> + Send {
+    stream::unfold(Some((watching, caller)), |under_way| async move {
+        let (mut watching, caller) = under_way?;
         loop {
-            let message = tokio::select! {
-                biased;
-                () = self.seat.ended() => return None,
-                message = timeout(HEARTBEAT, self.watching.next()) => message,
-            };
-            let Ok(message) = message else { return Some(Bytes::from_static(COMMENT)) };
-            let message = message?;
-            if message.told == Told::Overflow {
-                self.stage = Stage::Over;
-            }
-            if let Some(message) = visible::message(message, &self.caller) {
-                return Some(Bytes::from(event::message(&message)));
+            let message = watching.next().await?;
+            let over = message.told == Told::Overflow;
+            if let Some(message) = rights::message(message, &caller) {
+                return Some((event::message(&message), (!over).then_some((watching, caller))));
             }
         }
-    }
+    })
 }

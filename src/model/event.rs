@@ -9,7 +9,8 @@ use super::ident::{Group, LeaseId, Name, Revision, Token};
 /// All that changed at one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// `cp`: the revision, without gaps from one event to the next. `ap`: names one operation of one run.
+    /// `cp`: the revision, without gaps from one event to the next. `ap`: names one operation of one run; or, where a state or this
+    /// node's own view changed things, what this node had applied.
     pub revision: Revision,
     pub changes: Vec<Change>,
 }

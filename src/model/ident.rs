@@ -78,6 +78,19 @@ macro_rules! ident {
             }
         }
 
+        impl TryFrom<&str> for $type {
+            type Error = IdentError;
+            fn try_from(text: &str) -> Result<Self, IdentError> {
+                text.parse()
+            }
+        }
+
+        impl From<&$type> for $type {
+            fn from(ident: &$type) -> Self {
+                ident.clone()
+            }
+        }
+
         impl From<$type> for String {
             fn from(ident: $type) -> String {
                 ident.0.as_ref().to_owned()
@@ -158,6 +171,25 @@ macro_rules! id {
             }
         }
 
+        impl TryFrom<&str> for $type {
+            type Error = IdentError;
+            fn try_from(text: &str) -> Result<Self, IdentError> {
+                text.parse()
+            }
+        }
+
+        impl From<&$type> for $type {
+            fn from(id: &$type) -> Self {
+                id.clone()
+            }
+        }
+
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl From<$type> for String {
             fn from(id: $type) -> String {
                 id.0.as_ref().to_owned()
@@ -226,7 +258,7 @@ impl FromStr for Meta {
 }
 
 /// JSON as it was sent, without the white space between its parts. Numbers keep all their digits, and keys their order.
-fn without_space(json: &str) -> String {
+pub fn without_space(json: &str) -> String {
     let (mut in_string, mut escaped) = (false, false);
     let kept = json.chars().filter(|c| {
         let keep = in_string || !c.is_ascii_whitespace();
@@ -242,6 +274,19 @@ fn without_space(json: &str) -> String {
 impl TryFrom<String> for Meta {
     type Error = IdentError;
     fn try_from(text: String) -> Result<Self, IdentError> {
+        text.parse()
+    }
+}
+
+impl From<&Meta> for Meta {
+    fn from(meta: &Meta) -> Self {
+        meta.clone()
+    }
+}
+
+impl TryFrom<&str> for Meta {
+    type Error = IdentError;
+    fn try_from(text: &str) -> Result<Self, IdentError> {
         text.parse()
     }
 }

@@ -1,19 +1,22 @@
-//! Datagrams between peers: each says which cluster and node it is from and whom it is for, and carries a checksum.
+//! Datagrams between peers: each says which cluster and node it is from and whom it is for. It carries a checksum, or, where the
+//! cluster has a key, is [sealed](super::seal).
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::expelled::Expelled;
 use super::fault::{Direction, Fate, FaultTable};
 use super::frame::{Identity, PROTOCOL_VERSION};
+use super::seal::{Seals, Unopened};
 use super::wire::{DatagramSocket, Wire};
 use crate::model::ident::NodeId;
 
@@ -21,6 +24,9 @@ use crate::model::ident::NodeId;
 pub const DATAGRAM_LEN_MAX: usize = 1_350;
 const HEADER_LEN: usize = 2 + 8 + 8 + 8 + 8 + 1;
 const CRC_LEN: usize = 4;
+/// What a seal takes, which is more than a checksum.
+const TRAILER_LEN_MAX: usize = 24;
+const PING_AGAIN: Duration = Duration::from_millis(100);
 /// Datagrams received and not yet taken. Later ones are lost, as in a full socket buffer.
 const QUEUE_LEN_MAX: usize = 1_024;
 /// How long a host name's address is believed.
@@ -47,7 +53,9 @@ pub(super) struct DatagramHub {
     pings: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     ping_ids: AtomicU64,
     resolved: Mutex<HashMap<String, (SocketAddr, Instant)>>,
+    seals: Option<Seals>,
     strange: AtomicU64,
+    replayed: AtomicU64,
 }
 
 /// Sends and receives datagrams.
@@ -92,6 +100,7 @@ impl DatagramHub {
         socket: Arc<dyn DatagramSocket>,
         wire: Arc<dyn Wire>,
         faults: FaultTable,
+        seals: Option<Seals>,
         expelled: Expelled,
     ) -> Self {
         let cluster = fnv1a(&me.cluster);
@@ -106,7 +115,16 @@ impl DatagramHub {
             pings: Mutex::default(),
             ping_ids: AtomicU64::new(1),
             resolved: Mutex::default(),
+            seals,
             strange: AtomicU64::new(0),
+            replayed: AtomicU64::new(0),
+        }
+    }
+
+    /// A handshake has told which run of a peer it came from: its sealed datagrams are listened to from now on.
+    pub(super) fn named(&self, peer: NodeId, run: u64) {
+        if let Some(seals) = &self.seals {
+            seals.named(peer, run);
         }
     }
 
@@ -120,6 +138,10 @@ impl DatagramHub {
         self.strange.load(Ordering::Relaxed)
     }
 
+    pub(super) fn replayed(&self) -> u64 {
+        self.replayed.load(Ordering::Relaxed)
+    }
+
     async fn send(&self, kind: Kind, to: NodeId, addr: &str, payload: &[u8]) -> io::Result<()> {
         if payload.len() > DATAGRAM_LEN_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a datagram that does not fit one packet"));
@@ -131,7 +153,7 @@ impl DatagramHub {
             Fate::Cut | Fate::Lost(_) => return Ok(()),
         };
         let addr = self.resolve(addr).await?;
-        let datagram = self.encode(kind, to, payload);
+        let datagram = self.encode(kind, to, payload)?;
         match late {
             None => self.socket.send_to(&datagram, addr).await,
             Some(by) => {
@@ -145,33 +167,41 @@ impl DatagramHub {
         }
     }
 
-    fn encode(&self, kind: Kind, to: NodeId, payload: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEADER_LEN + payload.len() + CRC_LEN);
+    fn encode(&self, kind: Kind, to: NodeId, payload: &[u8]) -> io::Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(HEADER_LEN + payload.len() + TRAILER_LEN_MAX);
         out.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
         out.extend_from_slice(&self.cluster.to_le_bytes());
         out.extend_from_slice(&self.me.node.to_le_bytes());
         out.extend_from_slice(&self.me.run.to_le_bytes());
         out.extend_from_slice(&to.to_le_bytes());
         out.push(kind as u8);
+        if let Some(seals) = &self.seals {
+            seals.seal(to, payload, &mut out)?;
+            return Ok(out);
+        }
         out.extend_from_slice(payload);
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
-        out
+        Ok(out)
     }
 
-    /// None: torn, of another version or cluster, or not for us.
-    fn decode(&self, datagram: &[u8]) -> Option<(Kind, NodeId, u64, Bytes)> {
-        if datagram.len() < HEADER_LEN + CRC_LEN {
-            return None;
-        }
-        let (body, crc) = datagram.split_at(datagram.len() - CRC_LEN);
-        let number = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes"));
-        let version = u16::from_le_bytes([body[0], body[1]]);
+    /// Strange: torn, of another version or cluster, not for us, or not sealed as it has to be.
+    fn decode(&self, datagram: &mut [u8]) -> Result<(Kind, NodeId, u64, Bytes), Unopened> {
+        let head = datagram.first_chunk::<HEADER_LEN>().ok_or(Unopened::Strange)?;
+        let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
+        let version = u16::from_le_bytes([head[0], head[1]]);
         let (cluster, from, run, to) = (number(2), number(10), number(18), number(26));
-        let kind = [Kind::Payload, Kind::Ping, Kind::Pong].into_iter().find(|kind| *kind as u8 == body[34])?;
-        let whole = crc32c::crc32c(body).to_le_bytes() == crc;
+        let kind = [Kind::Payload, Kind::Ping, Kind::Pong].into_iter().find(|kind| *kind as u8 == head[34]);
+        let kind = kind.ok_or(Unopened::Strange)?;
         let ours = version == PROTOCOL_VERSION && cluster == self.cluster && to == self.me.node && from != self.me.node;
-        (whole && ours).then(|| (kind, from, run, Bytes::copy_from_slice(&body[HEADER_LEN..])))
+        if !ours {
+            return Err(Unopened::Strange);
+        }
+        let payload = match &self.seals {
+            Some(seals) => seals.open((from, run), HEADER_LEN, datagram)?,
+            None => whole(datagram).ok_or(Unopened::Strange)?,
+        };
+        Ok((kind, from, run, Bytes::copy_from_slice(payload)))
     }
 
     async fn resolve(&self, addr: &str) -> io::Result<SocketAddr> {
@@ -197,10 +227,20 @@ impl DatagramHub {
                 tokio::task::yield_now().await;
                 continue;
             };
-            let decoded = self.decode(&buffer[..len]).filter(|(_, from, ..)| !self.expelled.contains(*from));
-            let Some((kind, from, run, payload)) = decoded else {
-                self.strange.fetch_add(1, Ordering::Relaxed);
-                continue;
+            let (kind, from, run, payload) = match self.decode(&mut buffer[..len]) {
+                Ok((_, from, ..)) if self.expelled.contains(from) => {
+                    self.strange.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                Ok(decoded) => decoded,
+                Err(why) => {
+                    let counter = match why {
+                        Unopened::Strange => &self.strange,
+                        Unopened::Replayed => &self.replayed,
+                    };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
             };
             match self.faults.fate(from, Direction::Incoming) {
                 Fate::Pass => self.take(kind, from, run, payload).await,
@@ -242,7 +282,7 @@ impl DatagramHub {
         }
     }
 
-    /// Sends a ping and waits for its answer; `back` is where the peer reaches us. Bring a deadline.
+    /// Sends a ping until it is answered; `back` is where the peer reaches us. Bring a deadline.
     pub(super) async fn ping(&self, to: NodeId, addr: &str, back: &str) -> io::Result<()> {
         let id = self.ping_ids.fetch_add(1, Ordering::Relaxed);
         let (sender, answered) = oneshot::channel();
@@ -250,8 +290,17 @@ impl DatagramHub {
         let _forget = Forget { hub: self, id };
         let mut payload = id.to_le_bytes().to_vec();
         payload.extend_from_slice(back.as_bytes());
-        self.send(Kind::Ping, to, addr, &payload).await?;
-        answered.await.map_err(|_| io::ErrorKind::ConnectionAborted.into())
+        let mut answered = pin!(answered);
+        loop {
+            match self.send(Kind::Ping, to, addr, &payload).await {
+                // The first handshake with it may be under way.
+                Err(e) if e.kind() != io::ErrorKind::NotConnected => return Err(e),
+                Ok(()) | Err(_) => {}
+            }
+            if let Ok(answered) = timeout(PING_AGAIN, &mut answered).await {
+                return answered.map_err(|_| io::ErrorKind::ConnectionAborted.into());
+            }
+        }
     }
 }
 
@@ -265,6 +314,12 @@ impl Drop for Forget<'_> {
     fn drop(&mut self) {
         self.hub.pings.lock().expect("no panic while held").remove(&self.id);
     }
+}
+
+/// The payload of a datagram whose checksum fits.
+fn whole(datagram: &[u8]) -> Option<&[u8]> {
+    let (body, crc) = datagram.split_last_chunk::<CRC_LEN>()?;
+    (crc32c::crc32c(body).to_le_bytes() == *crc).then(|| body.get(HEADER_LEN..))?
 }
 
 /// FNV-1a, 64 bits: catches mistakes, proves nothing.

@@ -85,6 +85,8 @@ pub enum Purpose {
     Operations,
     /// What an `ap` peer lacks: comparison of contexts, operations, state.
     Sync,
+    /// Messages to names and groups.
+    Messages,
     Probe,
 }
 

@@ -119,6 +119,8 @@ impl LinkWriter {
             (Fate::Pass, Some(mut writer)) => {
                 // Not put back unless all is out: half a frame must not be followed by another.
                 writer.write_all(&self.out).await?;
+                // TLS keeps what the kernel did not take at once.
+                writer.flush().await?;
                 self.writer = Some(writer);
                 Ok(())
             }
@@ -172,7 +174,7 @@ async fn drain(held: Arc<Mutex<Held>>, mut writer: WriteHalf, peer: NodeId, faul
             // The link was dropped: its connection is closed by dropping the writer here.
             () = dropped(&held) => return,
         }
-        if writer.write_all(&frame).await.is_err() {
+        if writer.write_all(&frame).await.is_err() || writer.flush().await.is_err() {
             held.lock().expect("no panic while held").broken = true;
             return;
         }

@@ -4,13 +4,15 @@
 //! arrive after the link is mended if the connection still stands, datagrams vanish.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::BytesMut;
-use tokio::sync::{mpsc, watch};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -19,7 +21,10 @@ use super::expelled::Expelled;
 use super::fault::{Direction, FaultTable};
 use super::frame::{self, HELLO_LEN_MAX, Hello, Welcome};
 use super::link::{Link, LinkReader, LinkWriter};
-use super::wire::{ReadHalf, StreamListener, Wire, WriteHalf};
+use super::mutual::{PeerTls, Shown, distrust, name_of};
+use super::seal::{self, ClusterKeys, Seals};
+use super::strangers::{Noted, Strangers};
+use super::wire::{Arrival, ReadHalf, StreamListener, Wire, WriteHalf};
 use crate::model::ident::NodeId;
 
 pub use super::frame::{About, Identity, Purpose};
@@ -28,6 +33,13 @@ pub use super::frame::{About, Identity, Purpose};
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 /// Connections accepted and not yet taken by their part. More wait in the kernel.
 const ACCEPT_QUEUE_LEN_MAX: usize = 64;
+/// Handshakes of peers, or of strangers, under way at once; more connections are closed. A node of a large cluster that has just
+/// started has about a hundred.
+const HANDSHAKES_MAX: usize = 512;
+/// How TLS begins to shake hands.
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
+/// Ids whose refusals are remembered: a stranger may claim any.
+const REFUSALS_LEN_MAX: usize = 1_024;
 
 /// One node's door to its peers. Clones share it.
 #[derive(Clone)]
@@ -49,11 +61,21 @@ struct Shared {
     /// What this node and its peers say of themselves.
     about: Mutex<BTreeMap<NodeId, About>>,
     gate: OnceLock<Gate>,
+    tls: Option<Arc<ArcSwap<PeerTls>>>,
+    strangers: Strangers,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
 /// Why a peer that fits otherwise is not to be spoken to, if it is not.
 pub type Gate = Box<dyn Fn(NodeId, &About) -> Option<String> + Send + Sync>;
+
+/// The locks on a node's links. Mutual TLS for streams and sealed datagrams come together: one without the other would leave
+/// a door open. What is stored there later counts from the next connection, and the next datagram, on.
+pub struct PeerLocks {
+    pub tls: Arc<ArcSwap<PeerTls>>,
+    pub keys: Arc<ArcSwap<ClusterKeys>>,
+    pub flaws: seal::Flaws,
+}
 
 /// Why a dial came to nothing. In either case nothing but a handshake was sent.
 #[derive(Debug, thiserror::Error)]
@@ -66,16 +88,32 @@ pub enum DialError {
 }
 
 impl Links {
-    /// Listens at `listen` for streams and datagrams.
+    /// Listens at `listen` for streams and datagrams, without locks.
     pub async fn bind(
         wire: Arc<dyn Wire>,
         identity: Identity,
         listen: SocketAddr,
         faults: FaultTable,
     ) -> io::Result<Self> {
+        Self::bind_with(wire, identity, listen, faults, None).await
+    }
+
+    /// Listens at `listen` for streams and datagrams, with these locks.
+    pub async fn bind_with(
+        wire: Arc<dyn Wire>,
+        identity: Identity,
+        listen: SocketAddr,
+        faults: FaultTable,
+        locks: Option<PeerLocks>,
+    ) -> io::Result<Self> {
         let bound = wire.bind(listen).await?;
+        let (tls, seals) = match locks {
+            None => (None, None),
+            Some(locks) => (Some(locks.tls), Some(Seals::new(identity.clone(), locks.keys, locks.flaws))),
+        };
         let expelled = Expelled::default();
-        let hub = DatagramHub::new(identity.clone(), bound.datagrams, wire.clone(), faults.clone(), expelled.clone());
+        let (me, datagrams) = (identity.clone(), bound.datagrams);
+        let hub = DatagramHub::new(me, datagrams, wire.clone(), faults.clone(), seals, expelled.clone());
         let hub = Arc::new(hub);
         let shared = Arc::new(Shared {
             identity,
@@ -89,6 +127,8 @@ impl Links {
             refusals: Mutex::default(),
             about: Mutex::default(),
             gate: OnceLock::new(),
+            tls,
+            strangers: Strangers::default(),
             tasks: Mutex::default(),
         });
         let accepting = tokio::spawn(accept_all(shared.clone(), bound.streams)).abort_handle();
@@ -129,22 +169,29 @@ impl Links {
             return Err(DialError::Refused(why));
         }
         shared.faults.mended(to, &[Direction::Outgoing, Direction::Incoming]).await;
-        let (reader, mut writer) = shared.wire.connect(addr).await?;
+        let (reader, writer) = shared.wire.connect(addr).await?;
+        let (shown, reader, mut writer) = shared.shake_hands(to, reader, writer).await?;
         let hello = Hello::new(shared.identity.clone(), to, purpose, shared.own_about());
         send_whole(&mut writer, &frame::to_payload(&hello)).await?;
         let mut reader = shared.reader(to, reader);
-        match frame::from_payload::<Welcome>(&reader.recv().await?)? {
+        // That a peer does not like our certificate is heard only now: TLS 1.3 shows it with the first data.
+        let answer = reader.recv().await.map_err(|e| shared.told_apart(to, e))?;
+        match frame::from_payload::<Welcome>(&answer)? {
             Welcome::Accepted { run, about } => {
-                if let Some(why) = shared.gate_refusal(to, &about) {
+                let foreign = shared.certificate_refusal(to, shown.as_ref());
+                if let Some(why) = foreign.or_else(|| shared.gate_refusal(to, &about)) {
+                    shared.note_refusal(to, &why);
                     return Err(DialError::Refused(why));
                 }
+                shared.hub.named(to, run);
                 shared.note_about(to, about);
                 shared.refusals.lock().expect("no panic while held").remove(&to);
                 Ok(Link { peer: to, peer_run: run, reader, writer: shared.writer(to, writer) })
             }
             Welcome::Refused { why, removed } => {
                 shared.note_refusal(to, &why);
-                if removed {
+                // A node stops over this: it has to come from the one that was asked.
+                if removed && shared.certificate_refusal(to, shown.as_ref()).is_none() {
                     shared.removed.send_replace(Some(why.clone()));
                 }
                 Err(DialError::Refused(why))
@@ -190,9 +237,10 @@ impl Links {
         self.shared.about.lock().expect("no panic while held").clone()
     }
 
-    /// Datagrams of strangers, torn ones and those for somebody else: dropped, and counted here.
-    pub fn strange_datagrams(&self) -> u64 {
-        self.shared.hub.strange()
+    /// What came to nothing because of whom it came from, or because it had come before.
+    pub fn strangers(&self) -> Noted {
+        let hub = &self.shared.hub;
+        Noted { datagrams: hub.strange(), replayed: hub.replayed(), ..self.shared.strangers.noted() }
     }
 
     pub(super) fn hub(&self) -> &Arc<DatagramHub> {
@@ -233,14 +281,52 @@ impl Shared {
     }
 
     fn gate_refusal(&self, peer: NodeId, about: &About) -> Option<String> {
-        let why = self.gate.get()?(peer, about)?;
-        self.note_refusal(peer, &why);
-        Some(why)
+        self.gate.get()?(peer, about)
+    }
+
+    /// Where TLS is asked for, a peer is who its certificate says.
+    fn certificate_refusal(&self, peer: NodeId, shown: Option<&Shown>) -> Option<String> {
+        if shown?.is_of(peer) {
+            return None;
+        }
+        let name = name_of(peer);
+        Some(format!("node {peer} shows a certificate that does not have the DNS name {name}: give each node its own"))
+    }
+
+    async fn shake_hands(
+        &self,
+        to: NodeId,
+        reader: ReadHalf,
+        writer: WriteHalf,
+    ) -> Result<(Option<Shown>, ReadHalf, WriteHalf), DialError> {
+        let Some(tls) = &self.tls else { return Ok((None, reader, writer)) };
+        match tls.load_full().dial(to, (reader, writer)).await {
+            Ok((shown, reader, writer)) => Ok((Some(shown), reader, writer)),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                let why = format!("node {to} does not shake hands by TLS: start all nodes with --peer-cert, or none");
+                self.note_refusal(to, &why);
+                Err(DialError::Refused(why))
+            }
+            Err(e) => Err(self.told_apart(to, e)),
+        }
+    }
+
+    /// Whether a handshake broke off, or one side does not trust the other.
+    fn told_apart(&self, to: NodeId, error: io::Error) -> DialError {
+        let me = self.identity.node;
+        let Some(why) = distrust(&error) else { return DialError::Unreachable(error) };
+        let why = format!("node {to} and node {me} do not trust each other's certificates: {why}");
+        self.note_refusal(to, &why);
+        DialError::Refused(why)
     }
 
     /// Says it once, not at every redial.
     fn note_refusal(&self, peer: NodeId, why: &str) {
-        let before = self.refusals.lock().expect("no panic while held").insert(peer, why.to_owned());
+        let mut refusals = self.refusals.lock().expect("no panic while held");
+        if refusals.len() >= REFUSALS_LEN_MAX && !refusals.contains_key(&peer) {
+            return;
+        }
+        let before = refusals.insert(peer, why.to_owned());
         if before.as_deref() != Some(why) {
             tracing::error!(peer, "handshake refused: {why}");
         }
@@ -248,16 +334,19 @@ impl Shared {
 }
 
 async fn accept_all(shared: Arc<Shared>, mut streams: Box<dyn StreamListener>) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
         match streams.accept().await {
-            Ok((reader, writer)) => {
+            Ok(arrival) => {
+                let Ok(room) = handshakes.clone().try_acquire_owned() else { continue };
                 let shared = shared.clone();
                 tokio::spawn(async move {
-                    match timeout(HELLO_PATIENCE, welcome(&shared, reader, writer)).await {
+                    match timeout(HELLO_PATIENCE, welcome(&shared, arrival)).await {
                         Ok(Ok(())) => {}
                         Ok(Err(e)) => tracing::debug!("a connection came to nothing: {e}"),
                         Err(_) => tracing::debug!("a connection said nothing in time"),
                     }
+                    drop(room);
                 });
             }
             // Out of descriptors, most likely: others have to close first.
@@ -269,19 +358,56 @@ async fn accept_all(shared: Arc<Shared>, mut streams: Box<dyn StreamListener>) {
     }
 }
 
-async fn welcome(shared: &Shared, mut reader: ReadHalf, mut writer: WriteHalf) -> io::Result<()> {
+async fn welcome(shared: &Shared, Arrival { reader, writer, from }: Arrival) -> io::Result<()> {
+    let (shown, mut reader, mut writer) = match &shared.tls {
+        None => (None, reader, writer),
+        Some(tls) => {
+            let mut reader = reader;
+            let mut first = [0; TLS_HANDSHAKE.len()];
+            reader.read_exact(&mut first).await?;
+            let reader = Box::new(Cursor::new(first).chain(reader));
+            if first != TLS_HANDSHAKE {
+                return refuse_in_the_clear(shared, reader, writer, from).await;
+            }
+            match tls.load_full().accept((reader, writer)).await {
+                Ok((shown, reader, writer)) => (Some(shown), reader, writer),
+                Err(e) => {
+                    // A dialler that does not believe us may be gone before it has said why.
+                    let why = match distrust(&e) {
+                        Some(why) => format!("no mutual TLS with it: {why}"),
+                        None => format!("it broke off the TLS handshake: {e}"),
+                    };
+                    shared.strangers.refused(from, &why);
+                    return Err(e);
+                }
+            }
+        }
+    };
     let mut buffer = BytesMut::with_capacity(HELLO_LEN_MAX);
-    let hello = frame::from_payload::<Hello>(&frame::read(&mut reader, &mut buffer, HELLO_LEN_MAX).await?)?;
+    let hello = match frame::read(&mut reader, &mut buffer, HELLO_LEN_MAX).await {
+        Ok(hello) => frame::from_payload::<Hello>(&hello)?,
+        Err(e) => {
+            if shared.tls.is_none() && buffer.starts_with(&TLS_HANDSHAKE) {
+                let why = "it speaks TLS, and this node does not: start all nodes with --peer-cert, or none";
+                shared.strangers.refused(from, why);
+            }
+            return Err(e);
+        }
+    };
     let peer = hello.from.node;
     let me = &shared.identity;
+    // Who it is comes first: only then is what it says worth anything.
+    let foreign = shared.certificate_refusal(peer, shown.as_ref());
     // Nothing about another cluster's node is known here, whatever its id.
-    let unfit = hello.refusal(me);
+    let unfit = foreign.or_else(|| hello.refusal(me));
     let removal = if unfit.is_none() { shared.removal(peer) } else { None };
     let removed = removal.is_some();
     if let Some(why) = unfit.or(removal).or_else(|| shared.gate_refusal(peer, &hello.about)) {
         shared.note_refusal(peer, &why);
         return send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why, removed })).await;
     }
+    // Before anything is waited for: of two lives of a peer, the later one is to be named last.
+    shared.hub.named(peer, hello.from.run);
     // The first packet would not have come through, nor the answer gone back.
     shared.faults.mended(peer, &[Direction::Incoming, Direction::Outgoing]).await;
     // A node that is still starting is waited for: whoever dialled brings a deadline.
@@ -301,9 +427,24 @@ async fn welcome(shared: &Shared, mut reader: ReadHalf, mut writer: WriteHalf) -
     Ok(())
 }
 
+/// Tells a node without TLS why it is not let in, in the only way that it understands.
+async fn refuse_in_the_clear(
+    shared: &Shared,
+    mut reader: ReadHalf,
+    mut writer: WriteHalf,
+    from: SocketAddr,
+) -> io::Result<()> {
+    shared.strangers.refused(from, "it does not speak TLS: start all nodes with --peer-cert, or none");
+    // Read to its end: a connection that is closed with bytes unread is reset, and our answer might be lost.
+    frame::read(&mut reader, &mut BytesMut::new(), HELLO_LEN_MAX).await?;
+    let me = shared.identity.node;
+    let why = format!("node {me} speaks TLS with its peers: start all nodes with --peer-cert, or none");
+    send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why, removed: false })).await
+}
+
 async fn send_whole(writer: &mut WriteHalf, payload: &[u8]) -> io::Result<()> {
-    use tokio::io::AsyncWriteExt;
     let mut out = BytesMut::new();
     frame::encode(payload, &mut out);
-    writer.write_all(&out).await
+    writer.write_all(&out).await?;
+    writer.flush().await
 }

@@ -29,9 +29,16 @@ pub struct Bound {
     pub datagrams: Arc<dyn DatagramSocket>,
 }
 
+/// A stream that somebody has opened to us, and from where.
+pub struct Arrival {
+    pub reader: ReadHalf,
+    pub writer: WriteHalf,
+    pub from: SocketAddr,
+}
+
 #[async_trait]
 pub trait StreamListener: Send {
-    async fn accept(&mut self) -> io::Result<(ReadHalf, WriteHalf)>;
+    async fn accept(&mut self) -> io::Result<Arrival>;
 }
 
 #[async_trait]
@@ -89,8 +96,10 @@ struct RealListener(TcpListener);
 
 #[async_trait]
 impl StreamListener for RealListener {
-    async fn accept(&mut self) -> io::Result<(ReadHalf, WriteHalf)> {
-        split(self.0.accept().await?.0)
+    async fn accept(&mut self) -> io::Result<Arrival> {
+        let (stream, from) = self.0.accept().await?;
+        let (reader, writer) = split(stream)?;
+        Ok(Arrival { reader, writer, from })
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::locks::{LockArgs, Locks};
 use crate::model::ident::{Mode, NodeId};
 
 /// The flags of `quorate serve`.
@@ -34,6 +35,12 @@ pub struct ServeArgs {
     /// All nodes of the cluster with their peer addresses, the same list on every node: 1=HOST:PORT,2=HOST:PORT,…
     #[arg(long, env = "QUORATE_CLUSTER", value_name = "LIST")]
     pub cluster: Option<Members>,
+    /// Enters the cluster of the node that serves clients at this URL, under an id and with a data directory that are both new
+    #[arg(long, env = "QUORATE_JOIN", value_name = "URL", conflicts_with = "cluster")]
+    pub join: Option<String>,
+    /// Stays a learner after --join: has everything, and does not vote
+    #[arg(long, env = "QUORATE_LEARNER", requires = "join")]
+    pub learner: bool,
     /// The registry that paths without a mode mean
     #[arg(long, env = "QUORATE_MODE", default_value = "cp")]
     pub mode: Mode,
@@ -55,6 +62,8 @@ pub struct ServeArgs {
     /// A web origin whose pages may call this node (repeat for more)
     #[arg(long, env = "QUORATE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
+    #[command(flatten)]
+    pub locks: LockArgs,
     /// Lets anyone who reaches this node cut its links by /v1/faults; for tests and demonstrations
     #[arg(long, env = "QUORATE_ENABLE_FAULTS")]
     pub enable_faults: bool,
@@ -91,10 +100,18 @@ pub enum Flaw {
     LocalReads,
     /// `cp` acknowledges a write before it is replicated.
     AckEarly,
+    /// `cp` answers keep-alives by the leader's own timers, whether or not it still leads.
+    KeepAliveAlone,
+    /// `cp` ends leases in half their time.
+    EarlyExpiry,
     /// `ap` never withdraws the loser of a conflict.
     NeverResolve,
     /// `ap` takes over a peer's state without regard to what it has seen removed.
     ForgetContext,
+    /// `ap` withdraws the loser of a conflict without a record of it.
+    ForgetRecords,
+    /// `ap` leaves out what a watch has missed when it goes on.
+    DropOnResume,
 }
 
 fn parse_flaw(text: &str) -> Result<Flaw, String> {
@@ -131,6 +148,15 @@ impl FromStr for Members {
     }
 }
 
+/// What a node has to know of a cluster before it can become a member of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joining {
+    /// The cluster's id.
+    pub cluster: String,
+    /// Its nodes' peer addresses.
+    pub members: BTreeMap<NodeId, String>,
+}
+
 /// What a node needs to know, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -141,6 +167,10 @@ pub struct Config {
     pub data: PathBuf,
     /// Every node's peer address, as other nodes reach it; this one included. Empty: alone, at whatever address it binds.
     pub members: BTreeMap<NodeId, String>,
+    /// Where other nodes reach this one, if that is not where it listens.
+    pub advertise_peer: Option<String>,
+    /// The cluster that a node with an empty data directory is to become a member of.
+    pub joining: Option<Joining>,
     pub mode: Mode,
     pub conflicts: Conflicts,
     pub down_after: Duration,
@@ -148,6 +178,7 @@ pub struct Config {
     pub max_in_flight: usize,
     pub max_streams: usize,
     pub allowed_origins: Vec<String>,
+    pub locks: Locks,
     pub faults_enabled: bool,
     pub exit_with_stdin: bool,
     pub flaws: Vec<Flaw>,
@@ -169,16 +200,27 @@ impl TryFrom<ServeArgs> for Config {
                 args.id
             )));
         }
+        let locks = Locks::try_from(args.locks).map_err(ConfigError)?;
+        // Behind something that ends TLS for it, a node may serve http and be reached by https.
         if let Some(url) = &args.advertise_http
-            && !url.starts_with("http://")
+            && !url.starts_with("https://")
+            && (!url.starts_with("http://") || locks.http_tls.is_some())
         {
-            return Err(ConfigError(format!("--advertise-http {url} is no URL: it begins with http://")));
+            let scheme = if locks.http_tls.is_some() { "https://" } else { "http:// or https://" };
+            return Err(ConfigError(format!("--advertise-http {url}: the URL has to begin with {scheme}")));
+        }
+        if args.join.is_some() && args.advertise_peer.is_none() && args.peer.ip().is_unspecified() {
+            let detail = format!(
+                "--peer {} is no address to reach this node at: tell the others by --advertise-peer",
+                args.peer
+            );
+            return Err(ConfigError(detail));
         }
         match &args.advertise_peer {
-            Some(addr) if members.is_empty() => {
+            Some(addr) if members.is_empty() && args.join.is_none() => {
                 members.insert(args.id, addr.clone());
             }
-            Some(addr) if members.get(&args.id) != Some(addr) => {
+            Some(addr) if !members.is_empty() && members.get(&args.id) != Some(addr) => {
                 let listed = &members[&args.id];
                 return Err(ConfigError(format!(
                     "--cluster lists node {} at {listed}, but --advertise-peer says {addr}: make them equal",
@@ -194,6 +236,8 @@ impl TryFrom<ServeArgs> for Config {
             advertise_http: args.advertise_http.map(|url| url.trim_end_matches('/').to_owned()),
             data: args.data,
             members,
+            advertise_peer: args.advertise_peer,
+            joining: None,
             mode: args.mode,
             conflicts: args.conflicts,
             down_after: Duration::from_millis(args.down_after_ms),
@@ -201,6 +245,7 @@ impl TryFrom<ServeArgs> for Config {
             max_in_flight: args.max_in_flight as usize,
             max_streams: args.max_streams as usize,
             allowed_origins: args.allow_origin,
+            locks,
             faults_enabled: args.enable_faults,
             exit_with_stdin: args.exit_with_stdin,
             flaws: args.flaw,

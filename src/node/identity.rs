@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use super::config::Config;
 use crate::model::ident::NodeId;
 use crate::net::datagram::fnv1a;
 
@@ -28,9 +29,27 @@ pub struct Persisted {
     pub known: BTreeMap<NodeId, u64>,
     /// The nodes of the cluster and their peer addresses, as last heard of.
     pub members: BTreeMap<NodeId, String>,
+    /// This node has yet to become a member of the cluster that it joins.
+    #[serde(default)]
+    pub entering: bool,
     /// Nodes that were removed from the cluster: they are not spoken to, from the first moment on.
     #[serde(default)]
     pub retired: BTreeSet<NodeId>,
+}
+
+impl Persisted {
+    fn new(node: NodeId, founding: &Founding) -> Self {
+        Self {
+            format: FORMAT,
+            cluster: founding.cluster.clone().unwrap_or_else(|| cluster_id(&founding.members)),
+            node,
+            disk: rand::random(),
+            known: BTreeMap::new(),
+            members: founding.members.clone(),
+            entering: founding.cluster.is_some(),
+            retired: BTreeSet::new(),
+        }
+    }
 }
 
 /// Why a data directory is of no use to this node: one line with the mend. Nothing in it was changed.
@@ -56,8 +75,30 @@ pub enum IdentityError {
     Missing { dir: String },
 }
 
-/// Opens a data directory, or makes one for this node and these members. True: it was there before.
-pub fn open(dir: &Path, node: NodeId, members: &BTreeMap<NodeId, String>) -> Result<(Persisted, bool), IdentityError> {
+/// Whether a directory is some node's already.
+pub fn is_taken(dir: &Path) -> bool {
+    dir.join(FILE).exists()
+}
+
+/// The cluster that a new directory is made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founding {
+    /// None: one of its own, that only the members given can be of.
+    pub cluster: Option<String>,
+    pub members: BTreeMap<NodeId, String>,
+}
+
+impl Founding {
+    pub fn of(config: &Config) -> Self {
+        match &config.joining {
+            Some(joining) => Self { cluster: Some(joining.cluster.clone()), members: joining.members.clone() },
+            None => Self { cluster: None, members: config.members.clone() },
+        }
+    }
+}
+
+/// Opens a data directory, or makes one for this node. True: it was there before.
+pub fn open(dir: &Path, node: NodeId, founding: &Founding) -> Result<(Persisted, bool), IdentityError> {
     let shown = || dir.display().to_string();
     let unusable = |source| IdentityError::Unusable { dir: shown(), source };
     fs::create_dir_all(dir).map_err(unusable)?;
@@ -89,20 +130,19 @@ pub fn open(dir: &Path, node: NodeId, members: &BTreeMap<NodeId, String>) -> Res
             if dir.join("raft").exists() {
                 return Err(IdentityError::Missing { dir: shown() });
             }
-            let persisted = Persisted {
-                format: FORMAT,
-                cluster: cluster_id(members),
-                node,
-                disk: rand::random(),
-                known: BTreeMap::new(),
-                members: members.clone(),
-                retired: BTreeSet::new(),
-            };
+            let persisted = Persisted::new(node, founding);
             write(dir, &path, &persisted).map_err(unusable)?;
             Ok((persisted, false))
         }
         Err(e) => Err(unusable(e)),
     }
+}
+
+/// Makes an empty directory this node's, in which the data of a cluster are already.
+pub fn found(dir: &Path, node: NodeId, founding: &Founding) -> Result<(), IdentityError> {
+    let persisted = Persisted { entering: false, ..Persisted::new(node, founding) };
+    write(dir, &dir.join(FILE), &persisted)
+        .map_err(|source| IdentityError::Unusable { dir: dir.display().to_string(), source })
 }
 
 /// Keeps what a node has to know of its cluster from its first moment on: who is in it, who was removed, and which disks its peers
@@ -156,6 +196,13 @@ impl Keeper {
         self.keep(&persisted);
     }
 
+    /// Keeps that this node is a member of the cluster that it joined.
+    pub fn entered(&self) {
+        let mut persisted = self.persisted.lock().expect("no panic while held");
+        persisted.entering = false;
+        self.keep(&persisted);
+    }
+
     fn keep(&self, persisted: &Persisted) {
         let path = self.dir.join(FILE);
         if let Err(e) = write(&self.dir, &path, persisted) {
@@ -194,8 +241,8 @@ fn cluster_id(members: &BTreeMap<NodeId, String>) -> String {
 mod tests {
     use super::*;
 
-    fn members() -> BTreeMap<NodeId, String> {
-        [(1, "a:1".to_owned()), (2, "b:1".to_owned())].into()
+    fn members() -> Founding {
+        Founding { cluster: None, members: [(1, "a:1".to_owned()), (2, "b:1".to_owned())].into() }
     }
 
     #[test]
@@ -233,7 +280,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (made, there) = open(dir.path(), 1, &members()).unwrap();
         assert!(!there);
-        let (found, there) = open(dir.path(), 1, &BTreeMap::new()).unwrap();
+        let (found, there) = open(dir.path(), 1, &Founding { cluster: None, members: BTreeMap::new() }).unwrap();
         assert!(there);
         assert_eq!(made, found, "what is persisted wins");
         let path = dir.path().join(FILE);

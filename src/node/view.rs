@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use crate::cluster::{
-    Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults, PeerState, Probe,
+    Backup, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults,
+    PeerState, Probe, Strangers,
 };
 use crate::gossip::GossipNode;
 use crate::model::conflict::ConflictRecord;
@@ -35,6 +36,7 @@ impl Cluster for NodeView {
         let states = self.gossip.peer_states();
         let about = self.links.about();
         let refusals = self.links.refusals();
+        let strangers = self.links.strangers();
         let me = self.links.identity().node;
         let nodes = raft.members.iter().map(|(id, (peer, role))| NodeStatus {
             id: *id,
@@ -58,6 +60,12 @@ impl Cluster for NodeView {
             committed: raft.committed,
             ap: self.gossip.status(),
             nodes: nodes.collect(),
+            strangers: Strangers {
+                connections: strangers.connections,
+                last: strangers.last,
+                datagrams: strangers.datagrams,
+                replayed: strangers.replayed,
+            },
         }
     }
 
@@ -67,6 +75,10 @@ impl Cluster for NodeView {
         call: &CommandCall,
     ) -> Result<Result<Changed, ChangeRefusal>, CommandFailure> {
         self.raft.registry.change(change, call).await
+    }
+
+    async fn backup(&self, deadline: Instant) -> Result<Backup, Reason> {
+        self.raft.backup(deadline).await
     }
 
     async fn take_snapshot(&self, deadline: Instant) -> Result<u64, Reason> {

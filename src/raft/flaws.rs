@@ -5,7 +5,7 @@ use tokio::sync::Mutex;
 
 use super::state_machine::View;
 use super::types::{Applied, Proposal, Raft};
-use crate::model::table::Table;
+use crate::model::table::{News, Table};
 
 /// Which flaws this node has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,10 @@ pub struct Flaws {
     /// A leader acknowledges a write as soon as it has handed it to its log, with the outcome that it would have on a copy of the
     /// table; what a majority has to say is not waited for. A leader that is cut off goes on so until it learns of another one.
     pub ack_before_replication: bool,
+    /// A leader answers keep-alives by its own timers, whether or not it still leads.
+    pub keep_alive_without_round: bool,
+    /// Leases run out in half their time.
+    pub early_expiry: bool,
 }
 
 /// The copy on which outcomes are made up.
@@ -31,7 +35,7 @@ struct Speculative {
 impl Speculation {
     /// What the command would do if nothing went wrong. It is proposed, and its fate ignored.
     pub async fn execute(&self, raft: &Raft, view: &View, proposal: Proposal) -> Result<Applied, String> {
-        let command = proposal.decode()?;
+        let step = proposal.decode()?;
         let term = raft.metrics().borrow_watched().current_term;
         let mut table = self.table.lock().await;
         let speculative = match &mut *table {
@@ -39,10 +43,10 @@ impl Speculation {
             // A new leadership begins with what was really applied.
             other => other.insert(Speculative { term, table: view.now().table.clone() }),
         };
-        let outcome = speculative.table.apply(&command);
+        let outcomes = speculative.table.take(&step, &mut News::default());
         let revision = speculative.table.revision();
         // Under the lock, so that the log has the order in which the outcomes were made up.
         let _ = raft.client_write_ff(proposal, None).await;
-        Ok(Applied { outcome, revision })
+        Ok(Applied { outcomes, revision })
     }
 }

@@ -1,4 +1,4 @@
-//! Commands and read indexes that a follower asks of the leader: one connection to each peer, many requests at once.
+//! Commands, keep-alives and read indexes that a follower asks of the leader: one connection to each peer, many requests at once.
 //!
 //! What is known of a command that failed here is what `NotSent` and `Lost` say: a request that never reached the connection can be
 //! withdrawn for certain; of one that did, only the leader's own word tells.
@@ -14,14 +14,16 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::contact::Contacts;
-use super::types::Applied;
+use super::types::{Applied, Proposal};
 use crate::cluster::{Change, ChangeRefusal, Changed};
-use crate::model::ident::NodeId;
+use crate::model::ident::{LeaseId, NodeId};
+use crate::model::lease::KeptAlive;
+use crate::model::outcome::Refusal;
 use crate::net::link::{Link, LinkReader, LinkWriter};
 use crate::net::links::{Links, Purpose};
-use crate::registry::Reason;
+use crate::registry::{KeepAlive, Reason};
 
-const FORWARD_VERSION: u8 = 1;
+const FORWARD_VERSION: u8 = 2;
 /// Requests to one peer that wait for its connection. More are refused as overload.
 const QUEUE_LEN_MAX: usize = 16 * 1024;
 /// Requests sent in one write.
@@ -30,23 +32,37 @@ const BATCH_LEN_MAX: usize = 256;
 const DIAL_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a node asks of the leader.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Ask {
-    /// Carry this out, within so many milliseconds.
-    Command { proposal: Bytes, budget_ms: u64 },
+    /// Carry this out.
+    Command { proposal: Proposal },
     /// From which index on is a state as new as this question? By the leader's lease, or by asking a majority.
-    ReadIndex { by_lease: bool, budget_ms: u64 },
-    /// Make this change of the cluster, within so many milliseconds.
-    Change { change: Change, budget_ms: u64 },
+    ReadIndex { by_lease: bool },
+    /// Make this change of the cluster.
+    Change { change: Change },
+    /// Keep these leases alive: what many callers ask, each for himself.
+    KeepAlive(Vec<KeepAlive>),
+    /// What only the leader knows: how much time a lease has left.
+    Lease(LeaseId),
 }
 
 /// What the leader answers.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Told {
     Applied(Applied),
     Index(u64),
     /// The change is made, or it was refused.
     Changed(Result<Changed, ChangeRefusal>),
+    /// To each caller, what became of each of its leases.
+    KeptAlive {
+        callers: Vec<Vec<Result<KeptAlive, Refusal>>>,
+        revision: u64,
+    },
+    /// As of this index; none if no such lease lives.
+    Lease {
+        index: u64,
+        left_ms: Option<u64>,
+    },
     /// Nothing was done: this node does not lead.
     NotLeader,
     /// Nothing was done.
@@ -56,7 +72,7 @@ pub enum Told {
 }
 
 /// A [`Reason`] on its way between nodes.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Why {
     NoLeader,
     NoQuorum,
@@ -168,7 +184,8 @@ impl Forwarder {
     /// Asks this peer; an answer by the deadline, or what is known without one.
     pub async fn ask(&self, peer: NodeId, ask: &Ask, deadline: Instant) -> Result<Told, Silence> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let payload = encode(id, ask);
+        let budget_ms = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
+        let payload = encode(&(id, budget_ms, ask));
         let (answer, answered) = oneshot::channel();
         let state = AtomicU8::new(QUEUED);
         let pending = Arc::new(Pending { id, payload, state, answer: Mutex::new(Some(answer)) });
@@ -289,7 +306,7 @@ async fn read_answers(
     while let Ok(bytes) = reader.recv().await {
         contacts.heard(peer);
         suspect.heard.store(true, Ordering::Release);
-        let Some((id, told)) = decode::<Told>(&bytes) else {
+        let Some((id, told)) = decode::<(u64, Told)>(&bytes) else {
             return tracing::warn!(peer, "an answer to a forwarded request cannot be read");
         };
         if let Some(pending) = in_flight.lock().expect("no panic while held").remove(&id) {
@@ -298,11 +315,12 @@ async fn read_answers(
     }
 }
 
-fn encode<T: Serialize>(id: u64, message: &T) -> Bytes {
-    postcard::to_extend(&(id, message), vec![FORWARD_VERSION]).expect("it can be encoded").into()
+/// A question is its id, the milliseconds that its answer may take, and an [`Ask`]; an answer is the same id and a [`Told`].
+fn encode<T: Serialize>(message: &T) -> Bytes {
+    postcard::to_extend(message, vec![FORWARD_VERSION]).expect("it can be encoded").into()
 }
 
-fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<(u64, T)> {
+fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
     match bytes.split_first() {
         Some((&FORWARD_VERSION, rest)) => postcard::from_bytes(rest).ok(),
         _ => None,
@@ -312,7 +330,7 @@ fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<(u64, T)> {
 /// Serves what peers ask of this node, all at once; `answer` does one.
 pub async fn serve<F, A>(mut links: mpsc::Receiver<Link>, contacts: Arc<Contacts>, answer: F)
 where
-    F: Fn(Ask) -> A + Clone + Send + Sync + 'static,
+    F: Fn(Ask, Instant) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Told> + Send + 'static,
 {
     let mut open = tokio::task::JoinSet::new();
@@ -324,7 +342,7 @@ where
 
 async fn serve_link<F, A>(link: Link, contacts: Arc<Contacts>, answer: F)
 where
-    F: Fn(Ask) -> A + Clone + Send + Sync + 'static,
+    F: Fn(Ask, Instant) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Told> + Send + 'static,
 {
     let Link { peer, mut reader, mut writer, .. } = link;
@@ -341,13 +359,14 @@ where
     let reading = async move {
         while let Ok(bytes) = reader.recv().await {
             contacts.heard(peer);
-            let Some((id, ask)) = decode::<Ask>(&bytes) else {
+            let Some((id, budget_ms, ask)) = decode::<(u64, u64, Ask)>(&bytes) else {
                 return tracing::warn!(peer, "a forwarded request cannot be read");
             };
             let (answer, answers) = (answer.clone(), answers.clone());
+            let deadline = Instant::now() + Duration::from_millis(budget_ms);
             tokio::spawn(async move {
-                let told = answer(ask).await;
-                let _ = answers.send(encode(id, &told)).await;
+                let told = answer(ask, deadline).await;
+                let _ = answers.send(encode(&(id, told))).await;
             });
         }
     };

@@ -12,7 +12,7 @@ use super::contact::Contacts;
 use super::types::{Raft, TypeConfig};
 use crate::model::ident::NodeId;
 
-type ServerMetrics = openraft::alias::WatchReceiverOf<TypeConfig, openraft::metrics::RaftServerMetrics<TypeConfig>>;
+pub type ServerMetrics = openraft::alias::WatchReceiverOf<TypeConfig, openraft::metrics::RaftServerMetrics<TypeConfig>>;
 
 /// Where a command is to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,8 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers, Precondition};
 use tokio::time::{Instant, timeout_at};
 
-use super::forward::{Ask, Silence, Told};
+use super::calls::another_question;
+use super::forward::{Ask, Told};
 use super::leadership::Target;
 use super::reads::Proof;
 use super::registry::RaftRegistry;
@@ -26,9 +27,6 @@ use crate::registry::{CommandCall, CommandFailure, Consistency, QueryCall, Reaso
 /// A learner that lacks more entries of the log than this is not given a vote, nor such a voter the lead: a majority that needed it
 /// would wait for it.
 pub const LAG_MAX: u64 = 1_000;
-/// How often a change is passed on, if each time the node that it went to does not lead (any more): a leader that is to be removed
-/// hands over first.
-const FORWARDS_MAX: u32 = 5;
 /// How often it is looked whether the lead has been handed over, or a change has settled.
 const MOMENT: Duration = Duration::from_millis(20);
 
@@ -53,63 +51,14 @@ enum Plan {
 impl RaftRegistry {
     /// Makes a change, here or at the leader.
     pub async fn change(&self, change: Change, call: &CommandCall) -> Result<Decision, CommandFailure> {
-        use CommandFailure::{NotApplied, Unknown};
-        let deadline = Instant::from_std(call.deadline);
-        let began = Instant::now();
-        let patience = began + deadline.saturating_duration_since(began) / 2;
-        let mut forwards = 0;
-        loop {
-            match self.leadership.target() {
-                Target::Me => match self.make(change.clone(), deadline).await {
-                    Made::Decided(decision) => return Ok(decision),
-                    Made::Failed(failure) => return Err(failure),
-                    Made::NotLeader => {}
-                },
-                Target::Node(leader) if !call.forward => {
-                    return Err(NotApplied(Reason::NotLeader { leader: Some(leader) }));
-                }
-                Target::Node(leader) => {
-                    let budget_ms = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
-                    let ask = Ask::Change { change: change.clone(), budget_ms };
-                    match self.forwarder.ask(leader, &ask, deadline).await {
-                        Ok(Told::Changed(decision)) => return Ok(decision),
-                        Ok(Told::Refused(why)) => return Err(NotApplied(why.into())),
-                        Ok(Told::Unknown(why)) => return Err(Unknown(why.into())),
-                        Ok(Told::Applied(_) | Told::Index(_)) => {
-                            return Err(Unknown(Reason::Internal("the leader answered another question".into())));
-                        }
-                        Ok(Told::NotLeader) => {
-                            forwards += 1;
-                            if forwards == FORWARDS_MAX {
-                                return Err(NotApplied(Reason::NoLeader));
-                            }
-                            self.leadership.wait_a_heartbeat(patience).await;
-                        }
-                        Err(Silence::NotSent) => {}
-                        Err(Silence::Overloaded) => return Err(NotApplied(Reason::Overloaded)),
-                        Err(Silence::Lost) if Instant::now() < deadline => {
-                            return Err(Unknown(Reason::Internal("the connection to the leader broke".into())));
-                        }
-                        Err(Silence::Lost) => return Err(Unknown(Reason::Timeout)),
-                    }
-                }
-                Target::Nobody => {}
-            }
-            if !self.leadership.has_quorum() {
-                return Err(NotApplied(Reason::NoQuorum));
-            }
-            if Instant::now() >= patience {
-                return Err(NotApplied(Reason::NoLeader));
-            }
-            self.leadership.wait(patience).await;
+        match self.at_leader(Ask::Change { change }, call).await? {
+            Told::Changed(decision) => Ok(decision),
+            _ => Err(another_question()),
         }
     }
 
-    /// Makes a change that a peer has passed on. It is not passed on a second time.
-    pub(super) async fn change_for_peer(&self, change: Change, deadline: Instant) -> Told {
-        if self.leadership.target() != Target::Me {
-            return Told::NotLeader;
-        }
+    /// Makes a change at this node, which should lead.
+    pub(super) async fn make_change(&self, change: Change, deadline: Instant) -> Told {
         match self.make(change, deadline).await {
             Made::Decided(decision) => Told::Changed(decision),
             Made::NotLeader => Told::NotLeader,

@@ -12,26 +12,31 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::backup;
 use super::contact::Contacts;
 use super::durable::{Fdatasync, Owner, StartError};
 use super::flaws::{Flaws, Speculation};
 use super::forward::{self, Forwarder};
+use super::keep_alive::{Keeper, passing_on};
 use super::leadership::Leadership;
+use super::lease_clock::LeaseClock;
+use super::leases::Leases;
 use super::log_io::Fatal;
 use super::log_store::{Closed, LogStore, MIRROR_BYTES_MAX};
 use super::network::NetworkFactory;
-use super::reads::{Reads, Sources};
+use super::reads::{Proof, Reads, Sources};
 use super::registry::RaftRegistry;
 use super::roster::Roster;
 use super::rpc::RpcServer;
 use super::snapshot::SnapshotStore;
 use super::state_machine::StateMachine;
 use super::types::{LogId, Raft};
-use crate::cluster::Role;
+use crate::cluster::{Backup, Role};
 use crate::model::ident::NodeId;
+use crate::model::time::UnixMillis;
 use crate::net::clock::{Clock, SystemClock};
 use crate::net::links::{Links, Purpose};
-use crate::registry::Reason;
+use crate::registry::{Consistency, QueryCall, Reason};
 
 /// The exit code of a node that cannot go on.
 const EXIT_FAILED: i32 = 3;
@@ -72,6 +77,8 @@ pub struct RaftConfig {
     pub snapshot_every: u64,
     /// Log entries kept behind a snapshot, so that a peer that was away for a moment need not be sent the whole table.
     pub log_kept: u64,
+    /// Events kept in memory, from which a watch can be resumed.
+    pub events_kept: usize,
     pub clock: Arc<dyn Clock>,
     /// Called once, with one line, when the node cannot go on: its disk has failed, or Raft has. Must not return in production:
     /// after a failed `fsync` nothing that the node says can be believed.
@@ -89,6 +96,7 @@ impl RaftConfig {
             timing: Timing::default(),
             snapshot_every: 50_000,
             log_kept: 20_000,
+            events_kept: 10_000,
             clock: Arc::new(SystemClock),
             fatal: Arc::new(|line| {
                 eprintln!("quorate: {line}");
@@ -124,6 +132,7 @@ pub struct RaftNode {
     pub registry: Arc<RaftRegistry>,
     /// Said once, where the log knows other members than the configuration does: the log's count.
     pub notice: Option<String>,
+    cluster: String,
     raft: Raft,
     tasks: Vec<AbortHandle>,
     closed: Closed,
@@ -141,9 +150,12 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let snapshots_closed = snapshots.when_closed();
     let pristine = log.is_pristine();
     let raft_config = openraft_config(&config, links.identity().cluster.clone(), pristine)?;
+    let cluster = links.identity().cluster.clone();
     let contacts = Arc::new(Contacts::new(config.clock.clone()));
     let network = NetworkFactory::new(links.clone(), contacts.clone(), config.timing.election_max);
-    let (machine, view) = StateMachine::new(snapshots, Some(log.durable()));
+    let lease_clock = Arc::new(LeaseClock::default());
+    let durable = Some(log.durable());
+    let (machine, view) = StateMachine::new(snapshots, durable, config.events_kept, lease_clock.clone());
     let damaged = |e: &dyn std::fmt::Display| StartError::Damaged { path: config.data_dir.clone(), why: e.to_string() };
     let raft =
         Raft::new(config.node, Arc::new(raft_config), network, log.clone(), machine).await.map_err(|e| match e {
@@ -154,19 +166,32 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let leadership = Arc::new(Leadership::new(config.node, &raft, contacts.clone(), config.timing));
     let addresses = leadership.clone();
     let forwarder = Forwarder::new(links, contacts.clone(), move |node| addresses.address(node));
-    let reads = Reads::new(Sources {
+    let reads = Arc::new(Reads::new(Sources {
         raft: raft.clone(),
         leadership: leadership.clone(),
         forwarder: forwarder.clone(),
         view: view.clone(),
         timing: config.timing,
+    }));
+    let keeper = Arc::new(Keeper {
+        raft: raft.clone(),
+        view: view.clone(),
+        reads: reads.clone(),
+        clock: lease_clock.clone(),
+        leadership: leadership.clone(),
+        flaws: config.flaws,
     });
+    let leases =
+        Leases { raft: raft.clone(), view: view.clone(), clock: lease_clock, hasty: config.flaws.early_expiry };
     let registry = Arc::new(RaftRegistry {
         node: config.node,
         raft: raft.clone(),
         view,
         log,
         leadership,
+        keeping: keeper.gather(),
+        passing_on: passing_on(forwarder.clone()),
+        keeper,
         forwarder,
         reads,
         clock: config.clock.clone(),
@@ -186,12 +211,13 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let server = RpcServer { raft: raft.clone(), contacts: contacts.clone(), guarded_until };
     let mut tasks = incoming.map(|links| tokio::spawn(server.clone().serve(links)).abort_handle()).to_vec();
     let answering = registry.clone();
-    let answer = move |ask| {
+    let answer = move |ask, deadline| {
         let registry = answering.clone();
-        async move { registry.answer_peer(ask).await }
+        async move { registry.answer_peer(ask, deadline).await }
     };
     tasks.push(tokio::spawn(forward::serve(forwarded, contacts, answer)).abort_handle());
     tasks.push(tokio::spawn(watch_over(raft.clone(), config.fatal.clone())).abort_handle());
+    tasks.push(tokio::spawn(leases.run()).abort_handle());
     tasks.push(tokio::spawn(registry.clone().finish_changes()).abort_handle());
     if let Some(until) = guarded_until {
         let raft = raft.clone();
@@ -205,7 +231,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     if pristine && config.founds {
         tasks.push(tokio::spawn(begin(raft.clone(), config)).abort_handle());
     }
-    Ok(RaftNode { registry, notice, raft, tasks, closed, snapshots_closed })
+    Ok(RaftNode { registry, notice, cluster, raft, tasks, closed, snapshots_closed })
 }
 
 async fn open(config: &RaftConfig, links: &Links) -> Result<(LogStore, Closed, Arc<SnapshotStore>), StartError> {
@@ -341,6 +367,23 @@ impl RaftNode {
             }
         };
         timeout_at(deadline, taken).await.unwrap_or(Err(Reason::Timeout))
+    }
+
+    /// The whole table, as new as this call, for a file.
+    pub async fn backup(&self, deadline: std::time::Instant) -> Result<Backup, Reason> {
+        let call = QueryCall { deadline, consistency: Consistency::Linearizable, forward: true, min_revision: None };
+        self.registry.catch_up(Proof::Majority, &call).await?;
+        let table = self.registry.view.now().table.clone();
+        let revision = table.revision();
+        let term = self.raft.metrics().borrow_watched().current_term;
+        let (cluster, at) = (self.cluster.clone(), UnixMillis(self.registry.clock.wall_ms()));
+        let writing = tokio::task::spawn_blocking(move || backup::write(&cluster, table, term, at));
+        match timeout_at(deadline.into(), writing).await {
+            Ok(Ok(Ok(pieces))) => Ok(Backup { revision, pieces }),
+            Ok(Ok(Err(e))) => Err(Reason::Internal(e.to_string())),
+            Ok(Err(e)) => Err(Reason::Internal(e.to_string())),
+            Err(_) => Err(Reason::Timeout),
+        }
     }
 
     /// Which entries this node's log holds.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use openraft::LinearizerOption;
 use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::raft::linearizable_read::Linearizer;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
@@ -17,7 +18,7 @@ use super::Timing;
 use super::forward::{Ask, Forwarder, Silence, Told};
 use super::leadership::{Leadership, Target};
 use super::state_machine::View;
-use super::types::Raft;
+use super::types::{Raft, TypeConfig};
 use crate::registry::Reason;
 
 /// Reads waiting for their round to begin. More are refused as overload.
@@ -36,21 +37,35 @@ pub enum Proof {
     Lease,
 }
 
-type Waiter = oneshot::Sender<Result<u64, Reason>>;
+type Waiter<T> = oneshot::Sender<Result<T, Reason>>;
 
-/// Gathers reads into rounds.
-struct Rounds {
-    queue: mpsc::Sender<Waiter>,
+/// A leader's answer to how far is far enough: it was made sure of this very leadership after the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeadersIndex {
+    pub leadership: u64,
+    pub index: u64,
 }
 
-impl Rounds {
-    /// `round` finds out an index, beginning when it is called. Ends when this is dropped.
+impl LeadersIndex {
+    fn of(linearizer: &Linearizer<TypeConfig>) -> Self {
+        let read = linearizer.read_log_id();
+        Self { leadership: read.committed_leader_id().term, index: read.index() }
+    }
+}
+
+/// Gathers reads into rounds.
+struct Rounds<T> {
+    queue: mpsc::Sender<Waiter<T>>,
+}
+
+impl<T: Clone + Send + 'static> Rounds<T> {
+    /// `round` finds out how far is far enough, beginning when it is called. Ends when this is dropped.
     fn new<F, R>(round: F) -> Self
     where
         F: Fn() -> R + Send + 'static,
-        R: Future<Output = Result<u64, Reason>> + Send + 'static,
+        R: Future<Output = Result<T, Reason>> + Send + 'static,
     {
-        let (queue, mut waiting) = mpsc::channel::<Waiter>(QUEUE_LEN_MAX);
+        let (queue, mut waiting) = mpsc::channel::<Waiter<T>>(QUEUE_LEN_MAX);
         tokio::spawn(async move {
             let permits = Arc::new(Semaphore::new(ROUNDS_MAX));
             loop {
@@ -76,14 +91,14 @@ impl Rounds {
     }
 
     /// What the next round finds.
-    async fn join(&self) -> Result<u64, Reason> {
+    async fn join(&self) -> Result<T, Reason> {
         let (waiter, result) = oneshot::channel();
         self.queue.try_send(waiter).map_err(|_| Reason::Overloaded)?;
         result.await.unwrap_or_else(|_| Err(Reason::Internal("the node is stopping".into())))
     }
 }
 
-fn release(waiters: Vec<Waiter>, result: &Result<u64, Reason>) {
+fn release<T: Clone>(waiters: Vec<Waiter<T>>, result: &Result<T, Reason>) {
     for waiter in waiters {
         let _ = waiter.send(result.clone());
     }
@@ -92,11 +107,11 @@ fn release(waiters: Vec<Waiter>, result: &Result<u64, Reason>) {
 /// One node's reads.
 pub struct Reads {
     /// For reads served here: when one of these ends, this node has applied enough.
-    by_majority: Rounds,
-    by_lease: Rounds,
-    /// For peers that ask this node as the leader: the index alone.
-    index_by_majority: Rounds,
-    index_by_lease: Rounds,
+    by_majority: Rounds<u64>,
+    by_lease: Rounds<u64>,
+    /// For peers that ask this node as the leader, and for what only the leader can do: the index alone.
+    index_by_majority: Rounds<LeadersIndex>,
+    index_by_lease: Rounds<LeadersIndex>,
     leadership: Arc<Leadership>,
 }
 
@@ -141,8 +156,8 @@ impl Reads {
         rounds.join().await.map(|_| ())
     }
 
-    /// The index that a peer has to apply to be as new as this call. Only the leader answers.
-    pub async fn index_for_peer(&self, proof: Proof) -> Result<u64, Reason> {
+    /// What has to be applied to be as new as this call. Only the leader answers.
+    pub async fn leaders_index(&self, proof: Proof) -> Result<LeadersIndex, Reason> {
         if self.leadership.target() != Target::Me {
             return Err(Reason::NotLeader { leader: None });
         }
@@ -158,15 +173,14 @@ impl Sources {
     async fn serve(self, proof: Proof) -> Result<u64, Reason> {
         let patience = self.timing.election_max;
         let index = match self.leadership.target() {
-            Target::Me => self.leaders_index(proof).await?,
+            Target::Me => self.leaders_index(proof).await?.index,
             Target::Node(leader) => {
-                let budget_ms = patience.as_millis() as u64;
-                let ask = Ask::ReadIndex { by_lease: proof == Proof::Lease, budget_ms };
+                let ask = Ask::ReadIndex { by_lease: proof == Proof::Lease };
                 match self.forwarder.ask(leader, &ask, Instant::now() + patience).await {
                     Ok(Told::Index(index)) => index,
                     Ok(Told::NotLeader) => return Err(Reason::NotLeader { leader: None }),
                     Ok(Told::Refused(why) | Told::Unknown(why)) => return Err(why.into()),
-                    Ok(Told::Applied(_) | Told::Changed(_)) => {
+                    Ok(Told::Applied(_) | Told::Changed(_) | Told::KeptAlive { .. } | Told::Lease { .. }) => {
                         return Err(Reason::Internal("the leader answered another question".into()));
                     }
                     Err(Silence::Overloaded) => return Err(Reason::Overloaded),
@@ -183,7 +197,7 @@ impl Sources {
         }
     }
 
-    async fn leaders_index(&self, proof: Proof) -> Result<u64, Reason> {
+    async fn leaders_index(&self, proof: Proof) -> Result<LeadersIndex, Reason> {
         let patience = self.timing.election_max;
         let by_majority = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(patience);
         if proof == Proof::Lease {
@@ -191,11 +205,11 @@ impl Sources {
             let lease = self.timing.election_max * 4 / 5;
             let by_lease = LinearizerOption::new(Some(lease), false).with_wait_timeout(Duration::ZERO);
             if let Ok(linearizer) = self.raft.get_read_linearizer(by_lease).await {
-                return Ok(linearizer.read_log_id().index());
+                return Ok(LeadersIndex::of(&linearizer));
             }
         }
         match self.raft.get_read_linearizer(by_majority).await {
-            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
+            Ok(linearizer) => Ok(LeadersIndex::of(&linearizer)),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
                 Err(Reason::NotLeader { leader: None })
             }

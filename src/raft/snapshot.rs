@@ -19,8 +19,9 @@ use super::state_machine::SnapshotData;
 use super::types::{Snapshot, SnapshotMeta};
 use crate::model::table::Table;
 
-/// How the content is written. Another number is another layout, which this version does not read.
-const SNAPSHOT_VERSION: u8 = 2;
+/// How the content is written. Another number is another layout, which this version does not read. 1 knew no leases, and no nodes that
+/// are gone.
+pub const SNAPSHOT_VERSION: u8 = 2;
 /// A piece is one value in sled, and one frame on the wire.
 pub const PIECE_LEN_MAX: usize = 60 * 1024;
 const CURRENT: &[u8] = b"M:current";
@@ -210,13 +211,15 @@ fn delete(disk: &Disk, id: u64) -> io::Result<()> {
     }
 }
 
-fn encode(content: &Content) -> io::Result<Vec<Bytes>> {
+/// The content in pieces of at most [`PIECE_LEN_MAX`].
+pub fn encode(content: &Content) -> io::Result<Vec<Bytes>> {
     let mut pieces = Pieces::default();
     pieces.current.push(SNAPSHOT_VERSION);
     postcard::serialize_with_flavor(content, pieces).map_err(io::Error::other)
 }
 
-fn decode(bytes: &[u8]) -> io::Result<Content> {
+/// Reads back what [`encode`] wrote, put together.
+pub fn decode(bytes: &[u8]) -> io::Result<Content> {
     match bytes.split_first() {
         Some((&SNAPSHOT_VERSION, content)) => postcard::from_bytes(content).map_err(io::Error::other),
         _ => Err(io::Error::other("the snapshot is of another version")),

@@ -1,7 +1,8 @@
-//! The replicated table: commands in, outcomes out, and a view that readers take without waiting.
+//! The replicated table: steps in, outcomes out, and a view that readers take without waiting.
 //!
 //! One task applies. After each batch it publishes a clone of the table, which costs nothing to make since clones share
-//! structure; a reader takes the newest view in nanoseconds and keeps it as long as it likes.
+//! structure; a reader takes the newest view in nanoseconds and keeps it as long as it likes. What changed goes into a feed, where an
+//! event's number is its revision; its readers hear of it once the view shows it.
 
 use std::io;
 use std::sync::Arc;
@@ -15,10 +16,13 @@ use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::lease_clock::LeaseClock;
 use super::roster::Roster;
 use super::snapshot::{Content, SnapshotStore, StoredSnapshot};
 use super::types::{Applied, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
-use crate::model::table::Table;
+use crate::feed::Feed;
+use crate::model::event::Event;
+use crate::model::table::{News, Table};
 
 /// Entries applied before readers see them and clients hear of them, at most.
 const APPLY_BATCH_LEN_MAX: usize = 512;
@@ -33,6 +37,11 @@ pub struct Published {
 }
 
 impl Published {
+    /// The leadership whose entry was applied last.
+    pub fn leadership(&self) -> u64 {
+        self.applied.map_or(0, |applied| applied.committed_leader_id().term)
+    }
+
     /// Index of the next entry to apply.
     pub fn next_index(&self) -> u64 {
         self.applied.map_or(0, |applied| applied.index() + 1)
@@ -45,6 +54,7 @@ pub struct View {
     published: Arc<ArcSwap<Published>>,
     /// Index of the next entry to apply; raised after `published`.
     next: watch::Receiver<u64>,
+    events: Feed<Event>,
     roster: watch::Receiver<Arc<Roster>>,
 }
 
@@ -64,10 +74,19 @@ impl View {
         self.next.clone().wait_for(|next| *next > index).await.is_ok()
     }
 
+    /// What has changed here, numbered by revision. An event is published after the view that shows it.
+    pub fn events(&self) -> &Feed<Event> {
+        &self.events
+    }
+
     /// Returns once this revision is reached. False: the state machine is gone.
     pub async fn wait_for_revision(&self, revision: u64) -> bool {
-        let mut next = self.next.clone();
-        next.wait_for(|_| self.now().table.revision() >= revision).await.is_ok()
+        self.wait_until(|state| state.table.revision() >= revision).await
+    }
+
+    /// Returns once the state is like this. False: the state machine is gone.
+    pub async fn wait_until(&self, condition: impl Fn(&Published) -> bool) -> bool {
+        self.next.clone().wait_for(|_| condition(&self.now())).await.is_ok()
     }
 }
 
@@ -78,6 +97,8 @@ pub struct StateMachine {
     roster: watch::Sender<Arc<Roster>>,
     published: Arc<ArcSwap<Published>>,
     next: watch::Sender<u64>,
+    events: Feed<Event>,
+    leases: Arc<LeaseClock>,
     snapshots: Arc<SnapshotStore>,
     snapshot_began: Option<Instant>,
     /// How far the log is on disk here, if that is to be waited for.
@@ -85,19 +106,28 @@ pub struct StateMachine {
 }
 
 impl StateMachine {
-    /// An empty table. Whatever is applied, and so seen by readers, is on this node's disk first if `durable` is given: a
-    /// restarted node can then tell by its log what it may have shown.
-    pub fn new(snapshots: Arc<SnapshotStore>, durable: Option<watch::Receiver<u64>>) -> (Self, View) {
+    /// An empty table, and a history of at most `events_kept` events. Whatever is applied, and so seen by readers, is on this node's
+    /// disk first if `durable` is given: a restarted node can then tell by its log what it may have shown. `leases` hears of leases that
+    /// begin and end.
+    pub fn new(
+        snapshots: Arc<SnapshotStore>,
+        durable: Option<watch::Receiver<u64>>,
+        events_kept: usize,
+        leases: Arc<LeaseClock>,
+    ) -> (Self, View) {
         let published = Arc::new(ArcSwap::default());
         let (next, next_seen) = watch::channel(0);
+        let events = Feed::new(1, events_kept);
         let (roster, roster_seen) = watch::channel(Arc::default());
-        let view = View { published: published.clone(), next: next_seen, roster: roster_seen };
+        let view = View { published: published.clone(), next: next_seen, events: events.clone(), roster: roster_seen };
         let machine = Self {
             table: Table::default(),
             applied: None,
             roster,
             published,
             next,
+            events,
+            leases,
             snapshots,
             snapshot_began: None,
             durable,
@@ -113,14 +143,16 @@ impl StateMachine {
             durable.wait_for(|next| *next > last).await.map_err(gone)?;
         }
         let mut answers = Vec::with_capacity(batch.len());
+        let mut news = News::default();
         for (entry, responder) in batch.drain(..) {
+            self.table.lead(entry.log_id.committed_leader_id().term);
             let effect = match &entry.payload {
                 EntryPayload::Blank => None,
                 EntryPayload::Normal(proposal) => {
                     // Every replica would fail alike: better to stop than to differ.
-                    let command = proposal.decode().map_err(io::Error::other)?;
-                    let outcome = self.table.apply(&command);
-                    Some(Applied { outcome, revision: self.table.revision() })
+                    let step = proposal.decode().map_err(io::Error::other)?;
+                    let outcomes = self.table.take(&step, &mut news);
+                    Some(Applied { outcomes, revision: self.table.revision() })
                 }
                 EntryPayload::Membership(membership) => {
                     let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
@@ -133,6 +165,9 @@ impl StateMachine {
         }
         // Readers first: whoever has been told of a write must see it.
         self.publish();
+        self.events.append(news.events);
+        self.events.publish();
+        self.leases.hear(&news.leases);
         answers.into_iter().for_each(|(responder, effect)| responder.send(effect));
         Ok(())
     }
@@ -190,6 +225,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.applied = meta.last_log_id;
         self.roster.send_replace(Arc::new(Roster { membership: meta.last_membership.clone(), retired }));
         self.publish();
+        // What lies between is in no event: readers begin anew.
+        self.events.restart(self.table.revision() + 1);
         Ok(())
     }
 

@@ -42,8 +42,9 @@ impl Nursery {
     }
 }
 
+/// On Linux the kernel kills the child when the thread that starts it ends.
 #[cfg(target_os = "linux")]
-fn die_with_parent(command: &mut Command) {
+pub fn die_with_parent(command: &mut Command) {
     use std::os::unix::process::CommandExt;
     // SAFETY: between fork and exec the closure makes one system call and touches no memory of the parent.
     unsafe {
@@ -52,7 +53,7 @@ fn die_with_parent(command: &mut Command) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn die_with_parent(_command: &mut Command) {}
+pub fn die_with_parent(_command: &mut Command) {}
 
 /// Sends a signal to a child that has not been waited for, so that its id is still its own.
 pub fn signal(child: &Child, signal: Signal) -> io::Result<()> {

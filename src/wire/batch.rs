@@ -22,7 +22,7 @@ use crate::model::outcome::{Ended, Outcome};
 pub struct BatchBody<'a> {
     /// 1 to 1,000 commands, applied in this order. A refused one stops none of the others; a malformed one refuses them all.
     #[serde(borrow)]
-    #[schema(value_type = Vec<CommandBody<'a>>)]
+    #[schema(value_type = Vec<CommandBody<'a>>, min_items = 1, max_items = 1_000)]
     pub commands: Vec<&'a RawValue>,
 }
 
@@ -300,27 +300,36 @@ pub fn results(outcomes: &[Outcome], revision: &Revision) -> Vec<u8> {
         results: Vec<ResultView<'a>>,
         revision: Text<'a, Revision>,
     }
-    let results = outcomes.iter().map(ResultView).collect();
+    let mode = match revision {
+        Revision::Cp(_) => Mode::Cp,
+        Revision::Ap(_) => Mode::Ap,
+    };
+    let results = outcomes.iter().map(|outcome| ResultView { outcome, mode }).collect();
     bytes(256 * (1 + outcomes.len()), &Results { results, revision: Text(revision) })
 }
 
 /// Writes a [`BatchResultBody`].
-struct ResultView<'a>(&'a Outcome);
+struct ResultView<'a> {
+    outcome: &'a Outcome,
+    mode: Mode,
+}
 
 impl Serialize for ResultView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let status = outcome_status(self.0);
+        let status = outcome_status(self.outcome);
         let granted = |serializer: S, entry: &Entry, hides| {
             let mut body = serializer.serialize_struct("Granted", 2)?;
             body.serialize_field("status", &status)?;
             body.serialize_field("entry", &EntryView { entry, hides })?;
             body.end()
         };
-        match self.0 {
+        match self.outcome {
             Outcome::Granted { entry, hides } => granted(serializer, entry, hides.as_ref()),
             Outcome::Held { entry } => granted(serializer, entry, None),
             Outcome::Ended(ended) => EndedResultBody { status, ended: *ended }.serialize(serializer),
-            Outcome::Refused(refusal) => Problem::refused(refusal, Some(Certainty::NotApplied)).serialize(serializer),
+            Outcome::Refused(refusal) => {
+                Problem::refused(refusal, Some(Certainty::NotApplied)).of_mode(self.mode).serialize(serializer)
+            }
             Outcome::LeaseCreated { .. } | Outcome::LeaseHeld { .. } => {
                 unreachable!("a batch holds no command of a lease")
             }

@@ -26,6 +26,21 @@ pub struct ClusterBody {
     pub committed: u64,
     pub ap: ApBody,
     pub nodes: Vec<NodeBody>,
+    #[serde(default)]
+    pub strangers: StrangersBody,
+}
+
+/// What came to the node's peer address and was not let in, since its process began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StrangersBody {
+    /// Connections of whom it is not known which node they are from.
+    pub connections: u64,
+    /// Why the last of these was refused.
+    pub last: Option<String>,
+    /// Datagrams that were torn, forged, of another cluster or for somebody else.
+    pub datagrams: u64,
+    /// Genuine datagrams that had come before.
+    pub replayed: u64,
 }
 
 /// What the node's `ap` registry shows.

@@ -83,17 +83,28 @@ pub fn message(message: &WatchMessage) -> Vec<u8> {
         text.extend_from_slice(position.to_string().as_bytes());
     }
     text.extend_from_slice(b"\ndata: ");
-    let position = || message.position.as_ref().map(Revision::to_string);
-    match &message.told {
-        Told::State(entries) => append(&mut text, &State { entries: Entries(entries) }),
-        Told::Change(event) => append(&mut text, &Changes::of(event)),
-        Told::Progress { quorum } => append(&mut text, &PositionBody { revision: position(), quorum: *quorum }),
-        Told::Synced | Told::Stalled | Told::Resync | Told::Overflow => {
-            append(&mut text, &PositionBody { revision: position(), quorum: None });
-        }
-    }
+    append_data(&mut text, &message.told, message.position.as_ref());
     text.extend_from_slice(b"\n\n");
     text
+}
+
+/// The `data:` of a message alone.
+pub fn data(told: &Told, position: Option<&Revision>) -> Vec<u8> {
+    let mut text = Vec::with_capacity(512);
+    append_data(&mut text, told, position);
+    text
+}
+
+fn append_data(text: &mut Vec<u8>, told: &Told, position: Option<&Revision>) {
+    let position = || position.map(Revision::to_string);
+    match told {
+        Told::State(entries) => append(text, &State { entries: Entries(entries) }),
+        Told::Change(event) => append(text, &Changes::of(event)),
+        Told::Progress { quorum } => append(text, &PositionBody { revision: position(), quorum: *quorum }),
+        Told::Synced | Told::Stalled | Told::Resync | Told::Overflow => {
+            append(text, &PositionBody { revision: position(), quorum: None });
+        }
+    }
 }
 
 /// JSON has no line break but within its white space, of which none is written: it is one `data:` line always.
@@ -101,7 +112,8 @@ fn append(text: &mut Vec<u8>, value: &impl Serialize) {
     serde_json::to_writer(text, value).expect("what was parsed at the door is JSON");
 }
 
-fn event_name(told: &Told) -> &'static str {
+/// What a message's `event:` says.
+pub fn event_name(told: &Told) -> &'static str {
     match told {
         Told::State(_) => "state",
         Told::Synced => "synced",

@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 use super::body::EntryBody;
 use super::cluster::ConflictBody;
 use super::read::{Garbled, Problem, entry, refusal};
-use super::status::{Code, refusal_code};
-use super::write::{Entries, Text, bytes};
+use super::status::Code;
+use super::write::{self, Entries, Text, bytes};
 use crate::model::ident::{LeaseId, Mode, RecordId, Revision};
 use crate::model::lease::{KeptAlive, LeaseInfo, LeaseStatus};
 use crate::model::outcome::Refusal;
@@ -76,6 +76,7 @@ pub struct LeaseStatusBody {
 pub struct KeepAliveBody {
     /// Ids of conflict records that the owner has seen, so that they are not told again. At most 1,000.
     #[serde(default)]
+    #[schema(max_items = 1_000)]
     pub seen: Vec<String>,
 }
 
@@ -84,9 +85,11 @@ pub struct KeepAliveBody {
 #[serde(deny_unknown_fields)]
 pub struct KeepAliveEachBody {
     /// 1 to 1,000 ids of leases.
+    #[schema(min_items = 1, max_items = 1_000)]
     pub leases: Vec<String>,
     /// Ids of conflict records that their owners have seen. At most 1,000.
     #[serde(default)]
+    #[schema(max_items = 1_000)]
     pub seen: Vec<String>,
 }
 
@@ -230,17 +233,17 @@ pub fn kept_alive(kept: &KeptAlive) -> Vec<u8> {
 }
 
 /// The answer to a keep-alive of many leases: these, in this order.
-pub fn kept_alive_each(leases: &[LeaseId], results: &[Result<KeptAlive, Refusal>]) -> Vec<u8> {
+pub fn kept_alive_each(mode: Mode, leases: &[LeaseId], results: &[Result<KeptAlive, Refusal>]) -> Vec<u8> {
     #[derive(Serialize)]
     struct Each {
         results: Vec<KeepAliveResultBody>,
     }
-    let results = leases.iter().zip(results).map(|(lease, result)| KeepAliveResultBody::of(lease, result));
+    let results = leases.iter().zip(results).map(|(lease, result)| KeepAliveResultBody::of(mode, lease, result));
     bytes(96 * (1 + leases.len()), &Each { results: results.collect() })
 }
 
 impl KeepAliveResultBody {
-    fn of(lease: &LeaseId, result: &Result<KeptAlive, Refusal>) -> Self {
+    fn of(mode: Mode, lease: &LeaseId, result: &Result<KeptAlive, Refusal>) -> Self {
         let mut body = Self {
             lease: lease.to_string(),
             status: 200,
@@ -258,11 +261,12 @@ impl KeepAliveResultBody {
                 body.moved = kept.moved.then_some(true);
             }
             Err(refusal) => {
-                let row = refusal_code(refusal).row();
+                let refused = write::Problem::refused(refusal, None).of_mode(mode);
+                let row = refused.code.row();
                 body.status = row.status;
                 body.code = Some(row.text.to_owned());
                 body.title = Some(row.title.to_owned());
-                body.retryable = Some(false);
+                body.retryable = Some(refused.retryable);
             }
         }
         body

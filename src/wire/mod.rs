@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod event;
 pub mod header;
 pub mod lease;
+pub mod message;
 pub mod path;
 pub mod read;
 pub mod sse;

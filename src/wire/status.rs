@@ -232,6 +232,11 @@ impl Code {
         &TABLE[self as usize]
     }
 
+    /// Whether the same request may be answered otherwise in a moment, with nobody doing anything about it.
+    pub fn is_passing(self) -> bool {
+        matches!(self.row().kind, Kind::Deferral | Kind::Failure)
+    }
+
     pub fn parse(text: &str) -> Option<Self> {
         TABLE.iter().find(|row| row.text == text).map(|row| row.code)
     }

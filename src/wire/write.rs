@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::body::EndedBody;
 use super::status::{Certainty, Code, refusal_code};
 use crate::model::entry::{Entry, Holder};
-use crate::model::ident::{Group, LeaseId, Meta, NodeId, Owner, Revision};
+use crate::model::ident::{Group, LeaseId, Meta, Mode, NodeId, Owner, Revision};
 use crate::model::outcome::{Ended, Hidden, Refusal};
 use crate::model::query::GroupCount;
 use crate::model::time::UnixMillis;
@@ -138,6 +138,12 @@ impl<'a> Problem<'a> {
             | Refusal::LeaseForeign => None,
         };
         Self { current, retryable: code.retryable(Certainty::NotApplied, false), ..Self::of(code, outcome) }
+    }
+
+    /// The same, as the registry of a mode means it: in `ap` a node may not have heard of a lease yet.
+    pub fn of_mode(self, mode: Mode) -> Self {
+        let retryable = self.retryable || (mode == Mode::Ap && self.code == Code::LeaseUnknown);
+        Self { retryable, ..self }
     }
 }
 

@@ -159,7 +159,7 @@ async fn strange_and_torn_datagrams_change_nothing_and_are_counted() {
     socket.send_to(b"", at).await.unwrap();
     one.datagrams().send(2, &at.to_string(), b"ours").await.unwrap();
     assert_eq!(timeout(SOON, received.recv()).await.unwrap().unwrap().2, Bytes::from_static(b"ours"));
-    assert_eq!(two.strange_datagrams(), 3);
+    assert_eq!(two.strangers().datagrams, 3);
 }
 
 #[tokio::test]

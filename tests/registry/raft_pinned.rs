@@ -29,7 +29,7 @@ async fn node(data: &TempDir) -> (Raft, LogStore) {
     let (log, _) =
         LogStore::open(&data.path().join("raft"), false, Box::new(Fdatasync), MIRROR_BYTES_MAX, fatal).unwrap();
     let snapshots = SnapshotStore::open(&data.path().join("snap"), false, Box::new(Fdatasync)).unwrap();
-    let (machine, _) = StateMachine::new(snapshots, Some(log.durable()));
+    let (machine, _) = StateMachine::new(snapshots, Some(log.durable()), 100, Arc::default());
     let config = Config { enable_elect: false, ..Config::default() };
     (Raft::new(1, Arc::new(config), network, log.clone(), machine).await.unwrap(), log)
 }

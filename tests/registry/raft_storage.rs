@@ -81,7 +81,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Stores {
         let (store, _) = open(&data.path().join("raft")).unwrap();
         let snapshots = SnapshotStore::open(&data.path().join("snap"), false, Box::new(Fdatasync)).unwrap();
         // openraft's suite applies entries that were never appended.
-        let (machine, _) = StateMachine::new(snapshots, None);
+        let (machine, _) = StateMachine::new(snapshots, None, 100, Arc::default());
         Ok((data, store, machine))
     }
 }

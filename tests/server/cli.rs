@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::nodes::{Nodes, QUORATE, free_port, stderr, temporary};
 
-fn run(port: u16, args: &[&str]) -> Output {
+pub fn run(port: u16, args: &[&str]) -> Output {
     let mut command = Command::new(QUORATE);
     command
         .args(args)
@@ -15,12 +15,12 @@ fn run(port: u16, args: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[track_caller]
-fn expect(port: u16, args: &[&str], code: i32, text: &str) -> String {
+pub fn expect(port: u16, args: &[&str], code: i32, text: &str) -> String {
     let output = run(port, args);
     let all = said(&output) + &stderr(&output);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {all}");
@@ -61,7 +61,10 @@ fn names_and_groups_in_both_modes_with_exit_codes_that_scripts_can_rely_on() {
         assert!(said(&shown).contains(strange), "{}", said(&shown));
     }
     expect(two, &["cluster"], 0, "cp: leader");
+    expect(one, &["cluster", "status"], 0, "cp: leader");
     expect(one, &["conflicts"], 0, "none");
+    expect(one, &["conflicts", "list"], 0, "none");
+    expect(one, &["conflicts", "ack", "no-such-record"], 1, "refused");
 }
 
 #[test]
@@ -89,6 +92,17 @@ fn what_was_mistyped_is_exit_64_with_one_reason() {
         &["names", "--limit", "0"],
         &["whereis", "x", "--endpoints", "here"],
         &["whereis", "x", "--timeout-ms", "0"],
+        &["whereis", "x", "--endpoints", "https://127.0.0.1:1"],
+        &["whereis", "x", "--tls-roots", "/no/such/file"],
+        &["whereis", "x", "--credential-file", "/no/such/file"],
+        &["lease", "create", "--ttl", "10ms"],
+        &["lease", "create", "--ttl", "soon"],
+        &["lease", "keepalive"],
+        &["watch", "--initial", "--after", "7"],
+        &["watch", "--after", "x"],
+        &["batch", "/no/such/file"],
+        &["conflicts", "ack"],
+        &["completions", "x"],
     ] {
         let output = run(1, args);
         assert_eq!(output.status.code(), Some(64), "{args:?}: {}", stderr(&output));
@@ -136,4 +150,16 @@ fn dev_runs_a_cluster_and_ends_with_its_signal() {
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn shells_can_complete_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(1, &["completions", shell]);
+        assert_eq!(output.status.code(), Some(0));
+        for word in ["register", "lock", "keepalive", "--no-wait"] {
+            let bare = word.trim_start_matches('-');
+            assert!(said(&output).contains(bare), "{shell}: {word}");
+        }
+    }
 }

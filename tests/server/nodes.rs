@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -72,14 +72,23 @@ pub struct Nodes {
     pub ports: Vec<(u16, u16)>,
     children: Vec<Option<Child>>,
     extra: Vec<String>,
+    /// The name by which nodes know each other's machine.
+    host: &'static str,
+    /// Nodes from this one on have joined those before it: through which one, and with which further flags.
+    founders: usize,
+    joiners: Vec<(usize, Vec<String>)>,
 }
 
 impl Nodes {
     /// Starts so many nodes, with these flags beside the necessary ones, and waits until all serve both modes.
     pub fn start(count: usize, extra: &[&str]) -> Self {
+        Self::named("127.0.0.1", count, extra)
+    }
+
+    /// The same, with nodes that know each other by a host name.
+    pub fn named(host: &'static str, count: usize, extra: &[&str]) -> Self {
         let ports = (0..count).map(|_| (free_port(), free_port())).collect();
-        let extra = extra.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut nodes = Self { dir: temporary(), ports, children: (0..count).map(|_| None).collect(), extra };
+        let mut nodes = Self::unstarted(host, ports, extra);
         for at in 0..count {
             nodes.restart(at);
         }
@@ -87,6 +96,21 @@ impl Nodes {
             nodes.wait_ready(at);
         }
         nodes
+    }
+
+    /// Nodes at these ports, for clients and peers, that have yet to be started.
+    pub fn unstarted(host: &'static str, ports: Vec<(u16, u16)>, extra: &[&str]) -> Self {
+        let count = ports.len();
+        let extra = extra.iter().map(|flag| (*flag).to_owned()).collect();
+        Self {
+            dir: temporary(),
+            ports,
+            children: (0..count).map(|_| None).collect(),
+            extra,
+            host,
+            founders: count,
+            joiners: Vec::new(),
+        }
     }
 
     pub fn http_port(&self, at: usize) -> u16 {
@@ -99,19 +123,66 @@ impl Nodes {
 
     /// The command line of one node's `serve`.
     pub fn command(&self, at: usize) -> Command {
-        let members = self.ports.iter().enumerate().map(|(at, (_, peer))| format!("{}=127.0.0.1:{peer}", at + 1));
+        let founders = self.ports[..self.founders].iter().enumerate();
+        let members = founders.map(|(at, (_, peer))| format!("{}={}:{peer}", at + 1, self.host));
         let (http, peer) = self.ports[at];
         let mut command = Command::new(QUORATE);
         command
             .args(["serve", "--exit-with-stdin", "--id", &(at + 1).to_string()])
             .args(["--http", &format!("127.0.0.1:{http}"), "--peer", &format!("127.0.0.1:{peer}")])
-            .args(["--cluster", &members.collect::<Vec<_>>().join(",")])
             .arg("--data")
             .arg(self.data(at))
-            .args(&self.extra)
+            // Where a flag differs between nodes, it holds the id's place.
+            .args(self.extra.iter().map(|flag| flag.replace("{id}", &(at + 1).to_string())))
             .stdin(Stdio::piped())
             .stdout(Stdio::null());
+        match at.checked_sub(self.founders).map(|at| &self.joiners[at]) {
+            None => command.args(["--cluster", &members.collect::<Vec<_>>().join(",")]),
+            Some((via, flags)) => {
+                command.args(["--join", &format!("http://127.0.0.1:{}", self.http_port(*via))]).args(flags)
+            }
+        };
         command
+    }
+
+    /// Keeps ports for a node that may join later; its place.
+    pub fn reserve(&mut self) -> usize {
+        self.ports.push((free_port(), free_port()));
+        self.children.push(None);
+        self.joiners.push((0, Vec::new()));
+        self.ports.len() - 1
+    }
+
+    /// Starts a node that joins the cluster through another one.
+    pub fn start_joiner(&mut self, at: usize, via: usize, flags: &[&str]) {
+        self.joiners[at - self.founders] = (via, flags.iter().map(|flag| (*flag).to_owned()).collect());
+        self.restart(at);
+    }
+
+    /// Starts one more node, which joins the cluster through another one; its place.
+    pub fn join(&mut self, via: usize, flags: &[&str]) -> usize {
+        let at = self.reserve();
+        self.start_joiner(at, via, flags);
+        at
+    }
+
+    /// Asks a node to end, and waits until it has.
+    pub fn end(&mut self, at: usize) -> ExitStatus {
+        drop(self.children[at].as_mut().unwrap().stdin.take());
+        self.wait_ended(at)
+    }
+
+    /// Waits until a node has ended.
+    pub fn wait_ended(&mut self, at: usize) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.children[at].as_mut().unwrap().try_wait().unwrap() {
+                self.children[at] = None;
+                return status;
+            }
+            assert!(begun.elapsed() < SOON, "node {} does not end; its log:\n{}", at + 1, self.log(at));
+            sleep(Duration::from_millis(20));
+        }
     }
 
     /// Starts a node on whatever its directory holds.

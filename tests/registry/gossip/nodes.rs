@@ -17,6 +17,9 @@ use quorate::net::links::{Identity, Links};
 use quorate::net::wire::RealWire;
 use quorate::registry::{CommandCall, Consistency, QueryCall, QueryFailure, Reason, Registry, Reply};
 
+/// A watcher that lags by more events is cut off.
+pub const WATCH_HISTORY: usize = 200;
+
 pub struct Node {
     pub gossip: GossipNode,
     pub links: Links,
@@ -64,6 +67,8 @@ impl Cluster {
         let data = self.directory.path().join(node.to_string());
         let mut config = GossipConfig::new(node, self.addrs.clone(), data);
         config.flaws = self.flaws;
+        config.watch_history = WATCH_HISTORY;
+        config.watch_progress = Duration::from_millis(300);
         let gossip = gossip::start(config, links.clone()).await.unwrap();
         self.nodes.insert(node, Node { gossip, links });
     }

@@ -66,7 +66,7 @@ fn storm(seed: u64, weather: Weather, kills: bool) -> World {
     world
 }
 
-fn command(world: &mut World, node: NodeId, rng: &mut StdRng, tokens: &mut Vec<(String, Token)>) {
+pub fn command(world: &mut World, node: NodeId, rng: &mut StdRng, tokens: &mut Vec<(String, Token)>) {
     let name = format!("n{}", rng.random_range(0..5));
     // Owners are mostly their own node's, sometimes everybody's: the same owner twice is no conflict.
     let owner = if rng.random_bool(0.2) { "roaming".to_owned() } else { format!("o{node}-{}", rng.random_range(0..2)) };
@@ -104,7 +104,7 @@ fn command(world: &mut World, node: NodeId, rng: &mut StdRng, tokens: &mut Vec<(
     }
 }
 
-fn rough(policy: Policy, flaws: Flaws) -> Weather {
+pub fn rough(policy: Policy, flaws: Flaws) -> Weather {
     Weather { policy, loss: 0.05, twice: 0.05, delay_ms_max: 60, down_after_ms: 3_000, kept_operations: 10_000, flaws }
 }
 

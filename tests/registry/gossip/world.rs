@@ -15,6 +15,7 @@ use quorate::gossip::operation::{DropReason, Grant, Operation, Reason};
 use quorate::gossip::rank::{Policy, Rank};
 use quorate::model::command::{Action, Condition};
 use quorate::model::entry::{Entry, Holder};
+use quorate::model::event::Event;
 use quorate::model::ident::{LeaseId, Meta, NodeId, Token};
 use quorate::model::lease::KeptAlive;
 use quorate::model::outcome::{Outcome, Refusal};
@@ -81,6 +82,8 @@ pub struct World {
     pub made: BTreeMap<OpId, Operation>,
     /// What came of keep-alives that were passed on.
     pub kept: BTreeMap<(NodeId, u64), Vec<Result<KeptAlive, Refusal>>>,
+    /// What the process that a node is now has told its watchers.
+    pub told: BTreeMap<NodeId, Vec<Event>>,
     /// What was wrong on the way.
     wrong: Vec<String>,
 }
@@ -105,6 +108,7 @@ impl World {
             skew_ms: BTreeMap::new(),
             made: BTreeMap::new(),
             kept: BTreeMap::new(),
+            told: BTreeMap::new(),
             wrong: Vec::new(),
         };
         for node in 1..=size {
@@ -136,8 +140,10 @@ impl World {
             seed: self.seed ^ self.runs,
             flaws: self.weather.flaws,
         };
-        let core = Core::new(config, Hlc::default(), self.now(node));
+        let mut core = Core::new(config, Hlc::default(), self.now(node));
+        core.begin_telling();
         self.nodes.insert(node, core);
+        self.told.insert(node, Vec::new());
         self.notice_all();
     }
 
@@ -215,6 +221,8 @@ impl World {
         let core = self.nodes.get_mut(&node).expect("the node is up");
         let mut effects = Effects::new();
         let result = work(core, now, &mut effects);
+        let events = core.take_events();
+        self.told.entry(node).or_default().extend(events);
         self.collect(node);
         for effect in effects {
             match effect {

@@ -1,5 +1,6 @@
 //! What does not fit a script: sizes, odd bytes, the description of the API, the guide's table.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use quorate::client::call::{CallOptions, Caller, Cause, CommandError};
@@ -175,10 +176,8 @@ async fn the_plain_calls_work() {
 async fn every_route_is_described_with_the_parameters_that_it_takes() {
     let server = Server::start(reference()).await;
     let described = raw::send(server.addr, "GET", "/openapi.json", &[], b"").await.json();
-    let mut routes = Vec::new();
     for (path, item) in described["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
-            routes.push(format!("{} {path}", method.to_uppercase()));
             if path == "/livez" {
                 continue;
             }
@@ -194,44 +193,46 @@ async fn every_route_is_described_with_the_parameters_that_it_takes() {
             }
         }
     }
-    routes.sort();
-    let expected = [
-        "DELETE /v1/faults",
-        "DELETE /v1/{mode}/groups/{group}/members/{member}",
-        "DELETE /v1/{mode}/leases/{id}",
-        "DELETE /v1/{mode}/names/{name}",
-        "GET /livez",
-        "GET /readyz",
-        "GET /v1/ap/conflicts",
-        "GET /v1/cluster",
-        "GET /v1/faults",
-        "GET /v1/faults/probe",
-        "GET /v1/{mode}/groups",
-        "GET /v1/{mode}/groups/{group}/members",
-        "GET /v1/{mode}/groups/{group}/members/{member}",
-        "GET /v1/{mode}/leases",
-        "GET /v1/{mode}/leases/{id}",
-        "GET /v1/{mode}/names",
-        "GET /v1/{mode}/names/{name}",
-        "GET /v1/{mode}/watch",
-        "POST /v1/ap/conflicts/{id}/ack",
-        "POST /v1/{mode}/batch",
-        "POST /v1/{mode}/leases",
-        "POST /v1/{mode}/leases/keepalive",
-        "POST /v1/{mode}/leases/{id}/keepalive",
-        "PUT /v1/faults",
-        "PUT /v1/{mode}/groups/{group}/members/{member}",
-        "PUT /v1/{mode}/names/{name}",
-    ];
-    assert_eq!(routes, expected);
+}
+
+#[tokio::test]
+async fn every_answer_is_described_by_its_own_status() {
+    let server = Server::start(reference()).await;
+    let described = raw::send(server.addr, "GET", "/openapi.json", &[], b"").await;
+    assert_eq!(described.header("content-type"), Some("application/json"));
+    let document = described.json();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(!responses.contains_key("default"), "{method} {path}");
+            for status in ["400", "401", "403", "429", "500"] {
+                assert!(responses.contains_key(status), "{method} {path} {status}");
+            }
+            let has_body = operation.get("requestBody").is_some();
+            assert!(!has_body || responses.contains_key("422"), "{method} {path}");
+            for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "300") {
+                let content = response["content"].as_object().unwrap();
+                assert!(content.contains_key("application/problem+json"), "{method} {path} {status}");
+            }
+        }
+    }
+    same_as_golden("openapi.json", &described.body);
 }
 
 #[test]
 fn the_guides_table_is_the_one_in_force() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/status.txt");
     let printed = status::printed();
+    same_as_golden("status.txt", &printed);
+    let guide = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    assert!(guide.contains(&printed), "README.md prints another table of statuses");
+}
+
+fn same_as_golden(file: &str, printed: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     if std::env::var_os("UPDATE_GOLDENFILES").is_some_and(|set| set == "1") {
-        std::fs::write(path, &printed).unwrap();
+        std::fs::write(&path, printed).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(path).unwrap(), printed, "UPDATE_GOLDENFILES=1 writes it anew");
+    let golden = std::fs::read_to_string(&path).unwrap();
+    assert!(golden == printed, "{file} is another one; UPDATE_GOLDENFILES=1 writes it anew");
 }

@@ -217,3 +217,18 @@ async fn leases_are_looked_at_listed_and_revoked() {
     let answer = raw::send(server.addr, "DELETE", "/v1/cp/leases/l", &[("If-Match", "*")], b"").await;
     assert_eq!(answer.status, 400);
 }
+
+#[tokio::test]
+async fn a_node_of_ap_may_not_have_heard_of_a_lease_yet() {
+    let (cp, ap) = (Scripted::new(Mode::Cp), Scripted::new(Mode::Ap));
+    let server = Server::start(state(cp.clone(), ap.clone())).await;
+    *cp.kept.lock().unwrap() = Ok(reply(vec![Err(Refusal::LeaseUnknown)]));
+    *ap.kept.lock().unwrap() =
+        Ok(Reply { revision: Revision::Ap("x".into()), ..reply(vec![Err(Refusal::LeaseUnknown)]) });
+    for (mode, retryable) in [("cp", false), ("ap", true)] {
+        let answer = send(&server, "POST", &format!("/v1/{mode}/leases/l/keepalive"), "").await;
+        assert_eq!((answer.status, answer.json()["retryable"].as_bool()), (404, Some(retryable)));
+        let answer = send(&server, "POST", &format!("/v1/{mode}/leases/keepalive"), r#"{"leases":["l"]}"#).await;
+        assert_eq!(answer.json()["results"][0]["retryable"].as_bool(), Some(retryable));
+    }
+}

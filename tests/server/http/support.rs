@@ -7,16 +7,18 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use quorate::cluster::{
-    ApStatus, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe, Role,
+    ApStatus, Backup, Change, ChangeRefusal, Changed, Cluster, ClusterStatus, Faults, NodeStatus, PeerState, Probe,
+    Role, Strangers,
 };
-use quorate::http::{HttpState, MAX_IN_FLIGHT_DEFAULT, MAX_STREAMS_DEFAULT, router, serve};
-use quorate::model::command::{Action, Command};
+use quorate::http::{Api, HttpState, MAX_IN_FLIGHT_DEFAULT, MAX_STREAMS_DEFAULT, Terms, router, serve_by};
+use quorate::messages::{Address, Inbox, InboxQueue, Letter, Messages};
+use quorate::model::command::Action;
 use quorate::model::conflict::{ConflictRecord, Contender};
-use quorate::model::ident::{Mode, NodeId, RecordId, Revision, Token};
+use quorate::model::entry::Holder;
+use quorate::model::ident::{ApToken, Mode, NodeId, RecordId, Revision, Token};
 use quorate::model::lease::KeptAlive;
 use quorate::model::outcome::{Outcome, Refusal};
 use quorate::model::query::{Answer, Query};
-use quorate::model::table::Table;
 use quorate::model::time::UnixMillis;
 use quorate::registry::{
     CommandCall, CommandFailure, KeepAlive, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply, Watch,
@@ -25,58 +27,7 @@ use quorate::registry::{
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-/// One machine's registry: a table behind a lock, and a clock that stands still.
-#[derive(Default)]
-pub struct Reference {
-    table: Mutex<Table>,
-}
-
-#[async_trait]
-impl Registry for Reference {
-    fn mode(&self) -> Mode {
-        Mode::Cp
-    }
-
-    async fn execute(&self, action: Action, _: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
-        let mut table = self.table.lock().unwrap();
-        let value = table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) });
-        Ok(Reply { value, revision: Revision::Cp(table.revision()), provenance: Provenance::default() })
-    }
-
-    async fn query(&self, query: Query, call: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {
-        let table = self.table.lock().unwrap();
-        let revision = Revision::Cp(table.revision());
-        match &call.min_revision {
-            Some(Revision::Cp(least)) if *least > table.revision() => {
-                Err(QueryFailure(Reason::Behind { applied: revision }))
-            }
-            Some(_) | None => Ok(Reply { value: table.query(&query), revision, provenance: Provenance::default() }),
-        }
-    }
-
-    async fn batch(&self, actions: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        let mut table = self.table.lock().unwrap();
-        let apply = |action| table.apply(&Command { action, node: 1, at: UnixMillis(1_600_000_000_000) });
-        let value = actions.into_iter().map(apply).collect();
-        Ok(Reply { value, revision: Revision::Cp(table.revision()), provenance: Provenance::default() })
-    }
-
-    async fn keep_alive(
-        &self,
-        _: KeepAlive,
-        _: &CommandCall,
-    ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
-    }
-
-    async fn watch(&self, _: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
-        Err(WatchFailure::Failed(Reason::Starting))
-    }
-
-    async fn ready(&self, _: Instant) -> Result<(), Reason> {
-        Ok(())
-    }
-}
+use super::reference::Reference;
 
 /// Says what it was told to say, and remembers what it was asked.
 pub struct Scripted {
@@ -165,6 +116,10 @@ impl Registry for Scripted {
         }
     }
 
+    fn has_ended(&self, _: &Holder, _: Token) -> bool {
+        false
+    }
+
     async fn ready(&self, _: Instant) -> Result<(), Reason> {
         match &*self.answer.lock().unwrap() {
             Ok(_) => Ok(()),
@@ -206,6 +161,10 @@ impl Registry for Silent {
         std::future::pending().await
     }
 
+    fn has_ended(&self, _: &Holder, _: Token) -> bool {
+        false
+    }
+
     async fn ready(&self, _: Instant) -> Result<(), Reason> {
         std::future::pending().await
     }
@@ -244,6 +203,7 @@ impl Cluster for Still {
             committed: 5,
             ap: ApStatus::default(),
             nodes: vec![node(1), node(2), node(3)],
+            strangers: Strangers::default(),
         }
     }
 
@@ -263,6 +223,10 @@ impl Cluster for Still {
             Change::Lead { node: Some(4) } => Err(CommandFailure::NotApplied(Reason::NoQuorum)),
             Change::Lead { node } => Ok(Ok(Changed::Leads { node: node.unwrap_or(2) })),
         }
+    }
+
+    async fn backup(&self, _: Instant) -> Result<Backup, Reason> {
+        Ok(Backup { revision: 7, pieces: vec!["the ".into(), "table".into()] })
     }
 
     async fn take_snapshot(&self, _: Instant) -> Result<u64, Reason> {
@@ -326,10 +290,14 @@ impl Server {
     }
 
     pub async fn start(state: HttpState) -> Self {
+        Self::start_by(Terms::default(), router(state)).await
+    }
+
+    pub async fn start_by(terms: Terms, api: Api) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(serve(listener, router(state), async {
+        tokio::spawn(serve_by(terms, listener, api, async {
             let _ = stopped.await;
         }));
         Self { addr, _stop: stop }
@@ -340,6 +308,7 @@ impl Server {
 pub fn state(cp: Arc<dyn Registry>, ap: Arc<dyn Registry>) -> HttpState {
     HttpState {
         node: 1,
+        messages: Arc::new(Postbox::default()),
         cp,
         ap,
         cluster: Arc::new(Still::new(true)),
@@ -353,4 +322,45 @@ pub fn state(cp: Arc<dyn Registry>, ap: Arc<dyn Registry>) -> HttpState {
 /// An in-memory `cp`, and an `ap` that says that it starts.
 pub fn reference() -> HttpState {
     state(Arc::new(Reference::default()), Scripted::new(Mode::Ap))
+}
+
+/// Messages that go to one inbox after another, here in memory.
+#[derive(Default)]
+pub struct Postbox {
+    open: Mutex<Vec<(String, Arc<InboxQueue>)>>,
+}
+
+#[async_trait]
+impl Messages for Postbox {
+    async fn send(
+        &self,
+        mode: Mode,
+        to: Address,
+        text: Arc<str>,
+        _: Instant,
+    ) -> Result<Reply<Option<u64>>, CommandFailure> {
+        let revision = Revision::Cp(7);
+        let owner = match &to {
+            Address::Name(name) if name.as_str() == "nobody" => {
+                return Ok(Reply { value: None, revision, provenance: Provenance::default() });
+            }
+            Address::Name(name) if name.as_str() == "cut" => return Err(CommandFailure::NotApplied(Reason::NoQuorum)),
+            Address::Name(name) => name.to_string(),
+            Address::Group(group) => group.to_string(),
+        };
+        let token = match mode {
+            Mode::Cp => Token::Cp(7),
+            Mode::Ap => Token::Ap(ApToken { hlc: 7, node: 1, run: 2, number: 3 }),
+        };
+        let letter = Arc::new(Letter { to, token, text });
+        let open = self.open.lock().unwrap();
+        let taken = open.iter().filter(|(reader, queue)| *reader == owner && queue.put(&letter)).count() as u64;
+        Ok(Reply { value: Some(taken), revision, provenance: Provenance::default() })
+    }
+
+    fn open(&self, _: Mode, owner: &str) -> Inbox {
+        let (inbox, queue) = Inbox::new();
+        self.open.lock().unwrap().push((owner.to_owned(), queue));
+        inbox
+    }
 }

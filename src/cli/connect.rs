@@ -1,0 +1,148 @@
+//! Which servers, which registry, and how the answer is printed: what all commands of the registry share.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Exit;
+use super::render::Form;
+use crate::client::call::Cause;
+use crate::client::client::Client;
+use crate::client::error::Error;
+use crate::model::ident::{Mode, Token};
+
+#[derive(Args, Clone, Debug)]
+pub struct Connect {
+    /// The registry: cp (linearizable) or ap (always answers)
+    #[arg(long, env = "QUORATE_MODE", default_value = "cp")]
+    pub mode: Mode,
+    /// Servers of one cluster; if one cannot help, the next is asked
+    #[arg(
+        long,
+        env = "QUORATE_ENDPOINTS",
+        value_name = "URL,…",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7401"
+    )]
+    endpoints: Vec<String>,
+    /// When to give up
+    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=30_000))]
+    timeout_ms: u64,
+    /// A file with the token of the credential to show; or set QUORATE_CREDENTIAL to the token itself
+    #[arg(long, value_name = "FILE")]
+    credential_file: Option<PathBuf>,
+    /// The roots (PEM) by which servers at https:// are believed
+    #[arg(long, env = "QUORATE_TLS_ROOTS", value_name = "FILE")]
+    tls_roots: Option<PathBuf>,
+    /// The client's own certificate (PEM), for servers that ask for one
+    #[arg(long, env = "QUORATE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM)
+    #[arg(long, env = "QUORATE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was typed does not fit together.
+#[derive(Debug)]
+pub struct Misused(pub String);
+
+impl<T: std::fmt::Display> From<T> for Misused {
+    fn from(why: T) -> Self {
+        Misused(why.to_string())
+    }
+}
+
+impl Connect {
+    /// The client that was asked for.
+    pub fn client(&self) -> Result<Client, Misused> {
+        let mut builder = Client::builder()
+            .endpoints(&self.endpoints)
+            .mode(self.mode)
+            .timeout(Duration::from_millis(self.timeout_ms));
+        let credential = match &self.credential_file {
+            Some(file) => Some(String::from_utf8_lossy(&read(file)?).trim().to_owned()),
+            // Not a flag: every user of a machine can read what others type.
+            None => std::env::var("QUORATE_CREDENTIAL").ok(),
+        };
+        if let Some(token) = credential {
+            builder = builder.credential(token);
+        }
+        if let Some(roots) = &self.tls_roots {
+            builder = builder.tls_roots(read(roots)?);
+        }
+        if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            builder = builder.tls_identity(read(certificate)?, read(key)?);
+        }
+        Ok(builder.build()?)
+    }
+
+    pub fn form(&self) -> Form {
+        if self.json { Form::Json } else { Form::Human }
+    }
+
+    /// A token of the registry that was chosen.
+    pub fn token(&self, text: Option<&str>) -> Result<Option<Token>, Misused> {
+        Ok(text.map(|text| Token::parse(self.mode, text)).transpose()?)
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Misused> {
+    std::fs::read(file).map_err(|why| Misused(format!("{} cannot be read: {why}", file.display())))
+}
+
+/// Runs what was understood, or says why it was not.
+pub fn run<F>(understood: Result<F, Misused>) -> anyhow::Result<Exit>
+where
+    F: Future<Output = anyhow::Result<Exit>>,
+{
+    match understood {
+        Ok(work) => super::runtime()?.block_on(work),
+        Err(Misused(why)) => {
+            eprintln!("quorate: {why}");
+            Ok(Exit::Usage)
+        }
+    }
+}
+
+/// Says on one line why nothing came of a call and what may help, and tells the exit code.
+pub fn failed(error: &Error) -> Exit {
+    match error {
+        Error::Refused(_) => {
+            eprintln!("quorate: {error}");
+            Exit::No
+        }
+        Error::NotApplied(cause) | Error::Unanswered(cause) => {
+            eprintln!("quorate: {error}{}", mend(cause));
+            Exit::NotDone
+        }
+        Error::Unknown(cause) => {
+            eprintln!("quorate: {error}{}", mend(cause));
+            Exit::Unknown
+        }
+        Error::Word(_) => {
+            eprintln!("quorate: {error}");
+            Exit::Usage
+        }
+    }
+}
+
+/// What may help, if that is not plain from the cause itself.
+fn mend(cause: &Cause) -> &'static str {
+    use crate::registry::Reason;
+    match cause {
+        Cause::Unreachable(_) => "; is a server running there? --endpoints says where to look",
+        Cause::Late => "; a longer --timeout-ms or another of --endpoints may help",
+        Cause::Lost(_) => "; look what became of it",
+        Cause::Garbled(_) => "; is it a server of this version?",
+        Cause::Server(reason) => match reason {
+            Reason::NoQuorum | Reason::NoLeader => "; name servers of the majority by --endpoints, or use --mode ap",
+            Reason::Overloaded | Reason::Starting => "; try again in a moment",
+            Reason::Behind { .. } | Reason::Timeout | Reason::NotLeader { .. } | Reason::Internal(_) => "",
+        },
+        Cause::Rejected { .. } => "",
+    }
+}

@@ -1,0 +1,85 @@
+//! The calls that are neither one command nor one question: keep-alives, batches, and streams that begin. Each one request, one
+//! answer, one deadline.
+
+use std::time::Duration;
+
+use super::call::{CallOptions, Caller, Cause, CommandError};
+use super::connection::{Begun, Broken};
+use super::judge;
+use super::request::{self, Prepared};
+use crate::model::command::Action;
+use crate::model::ident::{LeaseId, Mode, RecordId};
+use crate::model::lease::KeptAlive;
+use crate::model::outcome::{Outcome, Refusal};
+use crate::registry::{Reply, Watch};
+use crate::wire::{batch, lease as lease_body};
+
+impl Caller {
+    /// Keeps a lease alive. `seen`: records that need not be told as lost again.
+    pub async fn keep_alive(
+        &self,
+        mode: Mode,
+        lease: &LeaseId,
+        seen: &[RecordId],
+        options: &CallOptions,
+    ) -> Result<Result<KeptAlive, Refusal>, CommandError> {
+        let prepared = request::keep_alive(mode, lease, seen, options);
+        let read = |body: &[u8]| lease_body::read_kept_alive(mode, body);
+        Ok(self.settle(mode, prepared, options, read).await?.value)
+    }
+
+    /// Keeps up to 1,000 leases alive; what became of each, in their order.
+    pub async fn keep_alive_each(
+        &self,
+        mode: Mode,
+        leases: &[LeaseId],
+        seen: &[RecordId],
+        options: &CallOptions,
+    ) -> Result<Vec<Result<KeptAlive, Refusal>>, CommandError> {
+        let prepared = request::keep_alive_each(mode, leases, seen, options);
+        let read = |body: &[u8]| lease_body::read_kept_alive_each(mode, leases, body);
+        whole(self.settle(mode, prepared, options, read).await?.value)
+    }
+
+    /// Carries out up to 1,000 commands in order, none of them of a lease; what became of each.
+    pub async fn batch(
+        &self,
+        mode: Mode,
+        actions: &[Action],
+        options: &CallOptions,
+    ) -> Result<Reply<Vec<Outcome>>, CommandError> {
+        let Some(prepared) = request::batch(mode, actions, options) else {
+            let why = "a batch takes no command of a lease".to_owned();
+            return Err(CommandError::NotApplied(Cause::Unreachable(why)));
+        };
+        let read = |body: &[u8]| batch::read_results(mode, actions, body);
+        let Reply { value, revision, provenance } = self.settle(mode, prepared, options, read).await?;
+        Ok(Reply { value: whole(value)?, revision, provenance })
+    }
+
+    /// Begins a watch: its stream, or what was answered instead. The time is for the beginning alone.
+    pub(super) async fn begin(&self, mode: Mode, watch: &Watch, timeout: Duration) -> Result<Begun, Cause> {
+        self.stream(request::watch(mode, watch, timeout), timeout).await
+    }
+
+    async fn settle<T>(
+        &self,
+        mode: Mode,
+        prepared: Prepared,
+        options: &CallOptions,
+        read: impl FnOnce(&[u8]) -> Result<T, crate::wire::read::Garbled>,
+    ) -> Result<Reply<Result<T, Refusal>>, CommandError> {
+        match self.exchange(prepared, options).await {
+            Ok(answered) => judge::settled(mode, &answered, read),
+            Err(Broken::Unsent(cause)) => Err(CommandError::NotApplied(cause)),
+            Err(Broken::Sent(cause)) => Err(CommandError::Unknown(cause)),
+        }
+    }
+}
+
+/// A call about many things is not refused as a whole: such an answer proves nothing.
+fn whole<T>(settled: Result<T, Refusal>) -> Result<T, CommandError> {
+    settled.map_err(|refusal| {
+        CommandError::Unknown(Cause::Garbled(format!("a refusal that does not fit the call: {refusal:?}")))
+    })
+}
