@@ -9,6 +9,7 @@ use crate::model::ident::{LeaseId, NodeId};
 
 use super::context::Context;
 use super::core::{Core, Effect, Effects, LeaseFlaw, Now};
+use super::message::Message;
 use super::operation::{Operation, Reason};
 
 /// Grants that one operation removes, at most.
@@ -42,6 +43,7 @@ impl Core {
             if now.ms >= self.cleaning.next_round_ms {
                 let (leases, mark) = (self.map.grants.orphaned().clone(), self.map.context.clone());
                 self.cleaning.round = Some(Round { leases, mark, had: BTreeMap::new() });
+                self.ask_what_they_have(now, effects);
             }
             return;
         };
@@ -54,6 +56,9 @@ impl Core {
             all &= round.had.get(node).is_some_and(|had| self.map.context.covers_all(had));
         }
         if !all && !hasty {
+            if now.ms >= self.cleaning.next_round_ms {
+                self.ask_what_they_have(now, effects);
+            }
             return;
         }
         let leases = self.cleaning.round.take().map(|round| round.leases).unwrap_or_default();
@@ -72,6 +77,14 @@ impl Core {
         }
         if !mine.is_empty() {
             effects.extend([Effect::Pushable, Effect::Advanced]);
+        }
+    }
+
+    /// A push of nothing is answered by what the peer has applied.
+    fn ask_what_they_have(&mut self, now: Now, effects: &mut Effects) {
+        self.cleaning.next_round_ms = now.ms + ROUND_PERIOD_MS;
+        for peer in self.live_peers() {
+            effects.push(self.post(peer, Message::Push { operations: Vec::new() }));
         }
     }
 }

@@ -180,11 +180,6 @@ impl Core {
         self.config.run.node
     }
 
-    /// This process.
-    pub fn run(&self) -> Run {
-        self.config.run
-    }
-
     pub fn context(&self) -> &Context {
         &self.map.context
     }
