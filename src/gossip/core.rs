@@ -2,7 +2,8 @@
 //!
 //! Pure: messages, contacts and time come in as arguments, what is to be sent comes out as effects. Commands are in
 //! [`commands`](super::commands), messages in [`sync`](super::sync), withdrawing losers in [`settle`](super::settle), leases in
-//! [`keeper`](super::keeper) and [`keep_alive`](super::keep_alive), what watchers are told in [`tell`](super::tell).
+//! [`keeper`](super::keeper), [`keep_alive`](super::keep_alive), [`hearing`](super::hearing), [`adoption`](super::adoption) and
+//! [`cleaning`](super::cleaning), what watchers are told in [`tell`](super::tell).
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,10 @@ use crate::model::ident::{NodeId, RecordId};
 use crate::model::query::{Answer, Query};
 use crate::registry::Provenance;
 
+use super::adoption::Meeting;
+use super::cleaning::Cleaning;
 use super::context::{Context, OpId, Run};
+use super::hearing::Hearing;
 use super::hlc::Hlc;
 use super::keep_alive::{Calls, KeptResults};
 use super::keeper::Keeper;
@@ -48,6 +52,22 @@ pub struct Flaws {
     pub forget_records: bool,
     /// A watch goes on from now, wherever it was to go on from.
     pub drop_on_resume: bool,
+    pub leases: Option<LeaseFlaw>,
+}
+
+/// One thing that a node does wrong with leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseFlaw {
+    /// A timer that runs out drops every vouch for its lease, not this node's alone.
+    ExpiryDropsAll,
+    /// What is bound to a lease that nobody here vouches for is removed at once.
+    CleansAtOnce,
+    /// Vouches count no longer than there is contact to their node.
+    HidesWithContact,
+    /// A new process gives the leases of the one before it their full time, however long it was away.
+    RestartRevives,
+    /// Of two nodes that meet, one drops its vouch without passing its deadline on.
+    ForgetsDeadlines,
 }
 
 #[derive(Clone, Debug)]
@@ -118,6 +138,9 @@ pub struct Core {
     pub(super) sync: Exchange,
     pub(super) keeper: Keeper,
     pub(super) calls: Calls,
+    pub(super) hearing: Hearing,
+    pub(super) meeting: Meeting,
+    pub(super) cleaning: Cleaning,
     /// Came before an earlier operation of its run.
     pub(super) early: BTreeMap<OpId, Operation>,
     /// What watchers are to be told.
@@ -141,6 +164,9 @@ impl Core {
             sync: Exchange::default(),
             keeper: Keeper::default(),
             calls: Calls::default(),
+            hearing: Hearing::default(),
+            meeting: Meeting::default(),
+            cleaning: Cleaning::default(),
             early: BTreeMap::new(),
             events: Vec::new(),
             started_ms: now.ms,
@@ -238,8 +264,12 @@ impl Core {
         }
         self.last_tick_ms = now.ms;
         self.hide_the_silent(now, effects);
+        self.listen(now, effects);
         self.expire(now, effects);
         self.keep_alive_tick(now, effects);
+        self.meet(now, effects);
+        self.clean(now, effects);
+        self.beat(now, effects);
         self.sync_tick(now, effects);
         self.map.records.tick(now.ms);
         if now.ms >= self.started_ms + STARTING_MS_MAX {

@@ -85,6 +85,8 @@ pub struct Grants {
     by_run: BTreeMap<Run, BTreeMap<u64, Arc<Grant>>>,
     /// The grants that are bound to each lease.
     by_lease: BTreeMap<LeaseId, BTreeSet<OpId>>,
+    /// Of these leases, the ones that nobody vouches for.
+    orphaned: BTreeSet<LeaseId>,
     /// The grants whose meta has changed: few, so that giving a state away need not look at every slot.
     changed: BTreeSet<OpId>,
     /// Names that several owners hold.
@@ -143,6 +145,11 @@ impl Grants {
         ids.map(|id| self.get(*id).expect("both indexes hold the same grants"))
     }
 
+    /// The leases that grants are bound to and nobody vouches for.
+    pub fn orphaned(&self) -> &BTreeSet<LeaseId> {
+        &self.orphaned
+    }
+
     /// All that stands, by run and number.
     pub fn runs(&self) -> &BTreeMap<Run, BTreeMap<u64, Arc<Grant>>> {
         &self.by_run
@@ -164,6 +171,9 @@ impl Grants {
         assert!(former.is_none(), "a grant is put up once");
         if let Some(lease) = &grant.lease {
             self.by_lease.entry(lease.clone()).or_default().insert(grant.id);
+            if self.lens.lease(lease).is_none() {
+                self.orphaned.insert(lease.clone());
+            }
         }
         if held.change.is_some() {
             self.changed.insert(grant.id);
@@ -192,6 +202,7 @@ impl Grants {
             bound.remove(&id);
             if bound.is_empty() {
                 self.by_lease.remove(lease);
+                self.orphaned.remove(lease);
             }
         }
         let mut removed = None;
@@ -262,6 +273,11 @@ impl Grants {
             self.count(holder, false);
         }
         let changed = self.lens.set_lease(lease, lives);
+        if lives.is_some() {
+            self.orphaned.remove(lease);
+        } else if !holders.is_empty() {
+            self.orphaned.insert(lease.clone());
+        }
         for holder in &holders {
             self.count(holder, true);
             if let Holder::Owner(name, _) = holder

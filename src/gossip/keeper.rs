@@ -13,7 +13,7 @@ use crate::model::query::{Answer, Page};
 
 use super::commands::Executed;
 use super::context::OpId;
-use super::core::{Core, Effect, Effects, Now};
+use super::core::{Core, Effect, Effects, LeaseFlaw, Now};
 use super::operation::{DropReason, Operation, Reason};
 use super::view;
 use super::vouch::Vouch;
@@ -59,8 +59,12 @@ impl Keeper {
         self.own.remove(lease);
     }
 
+    pub(super) fn leases(&self) -> impl Iterator<Item = (&LeaseId, &Kept)> {
+        self.own.iter()
+    }
+
     /// The leases whose time has run out.
-    fn take_expired(&mut self, now_ms: u64) -> Vec<(LeaseId, OpId)> {
+    fn take_expired(&mut self, now_ms: u64) -> Vec<OpId> {
         let mut expired = Vec::new();
         while let Some((due, _)) = self.timers.first()
             && *due <= now_ms
@@ -69,7 +73,7 @@ impl Keeper {
             let Some(kept) = self.own.get(&lease) else { continue };
             if kept.deadline_ms <= now_ms {
                 let kept = self.own.remove(&lease).expect("it was just there");
-                expired.push((lease, kept.vouch));
+                expired.push(kept.vouch);
             } else {
                 self.timers.insert((kept.deadline_ms, lease));
             }
@@ -184,17 +188,23 @@ impl Core {
     /// Drops this node's own vouches whose time has run out, and nobody else's.
     pub(super) fn expire(&mut self, now: Now, effects: &mut Effects) {
         let expired = self.keeper.take_expired(now.ms);
-        let standing = expired.into_iter().map(|(_, vouch)| vouch).filter(|id| self.map.vouches.get(*id).is_some());
-        let standing = standing.collect::<Vec<_>>();
-        if standing.is_empty() {
-            return;
+        let mut standing = expired.iter().filter_map(|id| self.map.vouches.get(*id)).collect::<Vec<_>>();
+        if self.config.flaws.leases == Some(LeaseFlaw::ExpiryDropsAll) {
+            standing = standing.iter().flat_map(|vouch| self.map.vouches.of(&vouch.lease)).collect();
         }
-        for vouches in standing.chunks(DROP_LEN_MAX) {
+        let standing = standing.into_iter().map(|vouch| vouch.id).collect();
+        self.drop_expired(standing, now, effects);
+    }
+
+    pub(super) fn drop_expired(&mut self, expired: Vec<OpId>, now: Now, effects: &mut Effects) {
+        for vouches in expired.chunks(DROP_LEN_MAX) {
             let stamp = self.next_stamp(now);
             self.commit(Operation::Drop { stamp, vouches: vouches.to_vec(), why: DropReason::Expired });
         }
-        self.settle(false, now, effects);
-        effects.extend([Effect::Pushable, Effect::Advanced]);
+        if !expired.is_empty() {
+            self.settle(false, now, effects);
+            effects.extend([Effect::Pushable, Effect::Advanced]);
+        }
     }
 
     /// A live lease with a page of its entries.

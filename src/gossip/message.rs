@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::model::ident::{CredentialName, NodeId};
+use crate::model::ident::{CredentialName, LeaseId, NodeId};
 use crate::model::query::Query;
 
 use super::context::Context;
+use super::hearing::Beat;
 use super::keep_alive::{Passed, Word};
 use super::map::State;
 use super::operation::Operation;
@@ -41,6 +42,13 @@ pub enum Message {
     Keep { id: u64, leases: Vec<Passed>, by: Option<CredentialName> },
     /// What became of each, by its slot.
     Kept { id: u64, words: Vec<(u32, Word)> },
+    /// Deadlines of leases that the receiver vouches for too, in milliseconds from now. `adopt`: it is to vouch for those that it does
+    /// not vouch for, for the sender is going.
+    PassOn { leases: Vec<(LeaseId, u64)>, adopt: bool },
+    /// The sender keeps these as long as it was told.
+    PassedOn { leases: Vec<LeaseId> },
+    /// Which processes the sender has heard of, and when.
+    Beats { beats: Vec<Beat> },
     /// Asks for all that stands under the keys of a question, with the context.
     Ask { id: u64, query: Query },
     /// `upto`: keys after this one are left out; none: nothing is left out.
@@ -57,6 +65,8 @@ pub struct Page {
     pub operations: Vec<Operation>,
     /// These are not all.
     pub more: bool,
+    /// When the processes that vouch were last heard of at the sender.
+    pub beats: Vec<Beat>,
     /// The last stamp that the sender has given out or seen.
     pub hlc: u64,
 }
@@ -69,6 +79,8 @@ pub struct Piece {
     pub number: u32,
     pub of: u32,
     pub bytes: Bytes,
+    /// When the processes that vouch were last heard of at the sender.
+    pub beats: Vec<Beat>,
     /// The last stamp that the sender has given out or seen.
     pub hlc: u64,
 }
@@ -87,6 +99,9 @@ impl Message {
             | Message::Covered { .. }
             | Message::Keep { .. }
             | Message::Kept { .. }
+            | Message::PassOn { .. }
+            | Message::PassedOn { .. }
+            | Message::Beats { .. }
             | Message::Ask { .. }
             | Message::Told { .. } => Lane::Operations,
             Message::Relay { message, .. } => message.lane(),
@@ -114,15 +129,17 @@ impl Message {
     }
 }
 
-/// A state in pieces that each fit a frame.
-pub fn pieces(id: u64, state: &State, hlc: u64) -> Vec<Message> {
+/// A state in pieces that each fit a frame, and when the processes that vouch were last heard of.
+pub fn pieces(id: u64, state: &State, beats: &[Beat], hlc: u64) -> Vec<Message> {
     let bytes = Bytes::from(postcard::to_stdvec(state).expect("a state always encodes"));
+    // Before anything of the state is taken in.
+    let beats_of = |number| if number == 0 { beats.to_vec() } else { Vec::new() };
     let of = bytes.len().div_ceil(PIECE_LEN_MAX) as u32;
     (0..of)
         .map(|number| {
             let from = number as usize * PIECE_LEN_MAX;
             let to = bytes.len().min(from + PIECE_LEN_MAX);
-            Message::Piece(Piece { id, number, of, bytes: bytes.slice(from..to), hlc })
+            Message::Piece(Piece { id, number, of, bytes: bytes.slice(from..to), beats: beats_of(number), hlc })
         })
         .collect()
 }

@@ -31,6 +31,9 @@ const WATCH_HISTORY: usize = 50_000;
 const WATCH_PROGRESS: Duration = Duration::from_secs(15);
 /// How long a stopping node waits for its peers to have what it has accepted.
 const FAREWELL_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a stopping node waits for a peer to keep its leases. Those that none has taken end as if the node had been killed.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+const HAND_OVER_AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 pub struct GossipConfig {
@@ -154,8 +157,16 @@ impl GossipNode {
         let _ = self.orders.send(Order::Follow(members)).await;
     }
 
-    /// Sees what was accepted here through to the live peers, as far as they answer, and leaves.
+    /// Lets a peer keep the leases that this node keeps, sees what was accepted here through to the live peers, as far as they answer,
+    /// and leaves.
     pub async fn stop(&self) {
+        let handed_over = async {
+            while self.shared.view().has_leases_to_hand_over() {
+                self.shared.with(|core, now, effects| core.hand_over(now, effects));
+                tokio::time::sleep(HAND_OVER_AGAIN).await;
+            }
+        };
+        let _ = timeout(HAND_OVER_PATIENCE, handed_over).await;
         let seen_through = async {
             loop {
                 let notified = self.shared.confirmed.notified();

@@ -289,6 +289,7 @@ impl Core {
         if peer.contact == Contact::Returning {
             peer.contact = Contact::Reachable;
             self.map.grants.set_hidden(node, false);
+            self.listen(now, effects);
             self.settle(true, now, effects);
             effects.push(Effect::Advanced);
         }

@@ -7,6 +7,7 @@ use crate::model::time::UnixMillis;
 use super::context::OpId;
 use super::core::{Core, Effect, Effects, Now};
 use super::operation::{Defeat, Grant, Operation, Reason};
+use super::peers::Contact;
 
 impl Core {
     /// Withdraws the losers that are this node's to withdraw: of the contested names that changed, or of all.
@@ -40,7 +41,7 @@ impl Core {
         let Some(slot) = grants.names().get(name) else { return Vec::new() };
         let Some(winner) = slot.shown(&grants.lens).map(|held| &held.grant) else { return Vec::new() };
         // A winner that this node only remembers may have been given up in the meantime.
-        if !self.is_reachable(winner.id.run.node) {
+        if !self.surely_counts(winner) {
             return Vec::new();
         }
         slot.all()
@@ -63,7 +64,30 @@ impl Core {
         let home = loser.id.run.node;
         // In its home's stead only while nobody is being caught up with: the operations of several runs arrive one after the other,
         // and the removal that let this grant in may still be on its way.
-        home == self.node() || (self.is_away(home) && self.is_lowest_live() && !self.is_catching_up())
+        home == self.node() || (self.is_away(home) && self.stands_in_for(loser) && !self.is_catching_up())
+    }
+
+    /// In the stead of a home that is away: who vouches for the lease; without any, the lowest live node.
+    fn stands_in_for(&self, loser: &Grant) -> bool {
+        let vouches = loser.lease.as_ref().map_or(&[][..], |lease| self.map.vouches.of(lease));
+        let mut present = vouches.iter().map(|vouch| vouch.id.run).filter(|run| self.is_present(*run)).peekable();
+        match present.peek() {
+            Some(_) => present.any(|run| run == self.config.run),
+            None => self.is_lowest_live(),
+        }
+    }
+
+    /// Whether a grant counts by the word of a node that this one has caught up with, and is not only remembered.
+    fn surely_counts(&self, grant: &Grant) -> bool {
+        let home = grant.id.run.node;
+        match &grant.lease {
+            None => self.is_reachable(home),
+            // Its home may have ended it: while that is being caught up with, nothing is sure.
+            Some(lease) => {
+                self.contact(home) != Some(Contact::Returning)
+                    && self.map.vouches.of(lease).iter().any(|vouch| self.is_present(vouch.id.run))
+            }
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use super::hlc::Mark;
 use super::keep_alive::KeptResults;
 use super::lane::{LaneTask, QUEUE_LEN_MAX};
 use super::membership::{Event, Membership};
-use super::message::{self, Lane, Message};
+use super::message::{Lane, Message};
 
 const TICK: Duration = Duration::from_millis(50);
 /// Orders to membership that wait. It takes each at once; whoever gives one more waits.
@@ -132,11 +132,9 @@ impl Shared {
                 let shared = Arc::clone(self);
                 // Puts a state together, which may take as long as it is large.
                 tokio::task::spawn_blocking(move || {
-                    let (state, hlc) = {
-                        let core = shared.view();
-                        (core.state_for(&receiver), core.hlc())
-                    };
-                    for piece in message::pieces(id, &state, hlc) {
+                    let now = shared.now();
+                    let encode = shared.view().pieces_for(id, &receiver, now);
+                    for piece in encode() {
                         let posted = shared.view().post(to, piece);
                         shared.carry_out(posted);
                     }

@@ -13,7 +13,6 @@ use crate::model::ident::NodeId;
 use super::ask;
 use super::context::Context;
 use super::core::{Core, Effect, Effects, Now};
-use super::map::State;
 use super::message::{self, BATCH_BYTES_MAX, Message, Page, Piece};
 use super::operation::Operation;
 use super::peers::Contact;
@@ -81,13 +80,16 @@ impl Core {
             Message::Push { operations } => self.on_push(from, operations, now, effects),
             Message::Covered { context } => self.confirm(from, &context, effects),
             Message::Compare { hash } => {
-                if hash != self.map.context.hash() {
+                if hash == self.map.context.hash() {
+                    let context = self.map.context.clone();
+                    self.confirm(from, &context, effects);
+                } else {
                     let context = self.map.context.clone();
                     effects.push(self.post(from, Message::Vector { context, answer: true }));
                 }
             }
             Message::Vector { context, answer } => self.on_vector(from, context, answer, now, effects),
-            Message::Pull { id, context } => self.on_pull(from, id, context, effects),
+            Message::Pull { id, context } => self.on_pull(from, id, context, now, effects),
             Message::Operations(page) => self.on_operations(from, page, now, effects),
             Message::Preparing { id } => {
                 if let Some(pull) = self.sync.pull_of(from, id) {
@@ -97,6 +99,9 @@ impl Core {
             Message::Piece(piece) => self.on_piece(from, piece, now, effects),
             Message::Keep { id, leases, by } => self.on_keep(from, (id, leases, by), now, effects),
             Message::Kept { id, words } => self.on_kept(id, words, effects),
+            Message::PassOn { leases, adopt } => self.on_pass_on(from, (leases, adopt), now, effects),
+            Message::PassedOn { leases } => self.on_passed_on(from, leases, now, effects),
+            Message::Beats { beats } => self.on_beats(&beats, now),
             Message::Ask { id, query } => {
                 let (state, upto) = ask::part(&self.map, &query);
                 effects.push(self.post(from, Message::Told { id, state: Box::new(state), upto }));
@@ -108,7 +113,11 @@ impl Core {
     }
 
     fn on_push(&mut self, from: NodeId, operations: Vec<Operation>, now: Now, effects: &mut Effects) {
+        if let Some(run) = operations.last().map(|operation| operation.id().run).filter(|run| run.node == from) {
+            self.heard_itself(run, now);
+        }
         if self.take_in(operations, now) {
+            self.listen(now, effects);
             self.settle(false, now, effects);
             effects.push(Effect::Advanced);
         }
@@ -132,7 +141,7 @@ impl Core {
         }
     }
 
-    fn on_pull(&mut self, from: NodeId, id: u64, receiver: Context, effects: &mut Effects) {
+    fn on_pull(&mut self, from: NodeId, id: u64, receiver: Context, now: Now, effects: &mut Effects) {
         self.confirm(from, &receiver, effects);
         let missing = match self.config.flaws.transfer_without_context {
             true => None,
@@ -144,24 +153,29 @@ impl Core {
             return;
         };
         let context = self.map.context.clone();
-        let page = Page { id, context, operations, more: !all, hlc: self.hlc.last() };
+        let page = Page { id, context, operations, more: !all, beats: self.beats(now), hlc: self.hlc.last() };
         effects.push(self.post(from, Message::Operations(page)));
     }
 
     /// The state for a peer with this context, in pieces. Only reads, for it may take a while.
-    pub fn state_for(&self, receiver: &Context) -> State {
-        match self.config.flaws.transfer_without_context {
+    pub fn pieces_for(&self, id: u64, receiver: &Context, now: Now) -> impl FnOnce() -> Vec<Message> + use<> {
+        let state = match self.config.flaws.transfer_without_context {
             true => self.map.state_for(&Context::default()),
             false => self.map.state_for(receiver),
-        }
+        };
+        let (beats, hlc) = (self.beats(now), self.hlc.last());
+        // Encoding needs the core no more.
+        move || message::pieces(id, &state, &beats, hlc)
     }
 
     fn on_operations(&mut self, from: NodeId, page: Page, now: Now, effects: &mut Effects) {
-        let Page { id, context, operations, more, hlc } = page;
+        let Page { id, context, operations, more, beats, hlc } = page;
+        self.on_beats(&beats, now);
         self.hlc.observe(hlc);
         self.confirm(from, &context, effects);
         // Late answers of a pull that was given up are facts all the same.
         if self.take_in(operations, now) {
+            self.listen(now, effects);
             self.settle(false, now, effects);
             effects.push(Effect::Advanced);
         }
@@ -182,7 +196,8 @@ impl Core {
     }
 
     fn on_piece(&mut self, from: NodeId, piece: Piece, now: Now, effects: &mut Effects) {
-        let Piece { id, number, of, bytes, hlc } = piece;
+        let Piece { id, number, of, bytes, beats, hlc } = piece;
+        self.on_beats(&beats, now);
         self.hlc.observe(hlc);
         let patience_ms = self.patience_ms(from);
         let Some(pull) = self.sync.pull_of(from, id) else { return };
@@ -217,6 +232,7 @@ impl Core {
             self.take_in_early(run);
         }
         self.confirm(from, &context, effects);
+        self.listen(now, effects);
         self.settle(false, now, effects);
         effects.push(Effect::Advanced);
         self.end_pull(now, effects);

@@ -131,6 +131,10 @@ impl Vouches {
         self.by_run.keys().copied()
     }
 
+    pub fn has_run(&self, run: Run) -> bool {
+        self.by_run.contains_key(&run)
+    }
+
     /// What one process has vouched for, by number.
     pub fn of_run(&self, run: Run) -> impl Iterator<Item = &Arc<Vouch>> {
         self.by_run.get(&run).into_iter().flat_map(|given| given.by_number.values())

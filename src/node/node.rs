@@ -275,6 +275,7 @@ fn gossip_config(config: &Config, members: &BTreeMap<NodeId, String>) -> GossipC
         transfer_without_context: config.flaws.contains(&Flaw::ForgetContext),
         forget_records: config.flaws.contains(&Flaw::ForgetRecords),
         drop_on_resume: config.flaws.contains(&Flaw::DropOnResume),
+        leases: None,
     };
     gossip
 }

@@ -142,10 +142,11 @@ fn straight(operations: &[Operation], context: &Context) -> State {
 /// Through the encoding, made for what the receiver has.
 fn merged(receiver: &Map, giver: &Map) -> Map {
     let mut merged = receiver.clone();
-    let pieces = message::pieces(1, &giver.state_for(&receiver.context), 0).into_iter().map(|message| match message {
-        Message::Piece(piece) => piece.bytes,
-        other => panic!("{other:?}"),
-    });
+    let pieces =
+        message::pieces(1, &giver.state_for(&receiver.context), &[], 0).into_iter().map(|message| match message {
+            Message::Piece(piece) => piece.bytes,
+            other => panic!("{other:?}"),
+        });
     merged.merge(message::join(&pieces.collect::<Vec<_>>()).unwrap());
     merged
 }

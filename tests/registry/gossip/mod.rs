@@ -2,6 +2,8 @@
 
 mod calls;
 mod laws;
+mod lease_runs;
+mod lease_storms;
 mod leases;
 mod losers;
 mod nodes;

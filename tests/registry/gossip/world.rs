@@ -10,7 +10,7 @@ use quorate::gossip::context::{OpId, Run};
 use quorate::gossip::core::{Core, CoreConfig, Effect, Effects, Flaws, Now};
 use quorate::gossip::hlc::Hlc;
 use quorate::gossip::keep_alive::Keeping;
-use quorate::gossip::message::{self, Message};
+use quorate::gossip::message::Message;
 use quorate::gossip::operation::{DropReason, Grant, Operation, Reason};
 use quorate::gossip::rank::{Policy, Rank};
 use quorate::model::command::{Action, Condition};
@@ -229,7 +229,7 @@ impl World {
                 Effect::Send { to, message } => self.send(node, to, message),
                 Effect::SendState { to, id, receiver } => {
                     let core = &self.nodes[&node];
-                    let pieces = message::pieces(id, &core.state_for(&receiver), core.hlc());
+                    let pieces = core.pieces_for(id, &receiver, now)();
                     let posted = pieces.into_iter().map(|piece| core.post(to, piece)).collect::<Vec<_>>();
                     for effect in posted {
                         let Effect::Send { to, message } = effect else { panic!("{effect:?}") };
@@ -307,7 +307,7 @@ impl World {
                 if self.hears(at, peer) != up || !self.nodes.contains_key(&at) {
                     return;
                 }
-                let run = self.nodes.get(&peer).map(|core| core.context().iter().count() as u64);
+                let run = self.nodes.get(&peer).map(|core| core.run().bits);
                 let changed = if up { self.heard.insert((at, peer)) } else { self.heard.remove(&(at, peer)) };
                 if up {
                     self.with(at, |core, now, effects| {
