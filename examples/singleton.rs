@@ -94,11 +94,13 @@ async fn worker(client: Client, me: &'static str, story: Arc<Story>) -> Result<(
 async fn writes_by(story: &Story, me: &str, after: usize) -> Result<Token, Failure> {
     let until = Instant::now() + PATIENCE;
     loop {
-        let resource = story.resource.lock().unwrap();
-        if resource.written.iter().skip(after).any(|(_, worker)| worker == me) {
-            return resource.newest.ok_or_else(|| "nobody has written".into());
+        let newest = {
+            let resource = story.resource.lock().unwrap();
+            resource.written.iter().skip(after).any(|(_, worker)| worker == me).then_some(resource.newest)
+        };
+        if let Some(newest) = newest {
+            return newest.ok_or_else(|| "nobody has written".into());
         }
-        drop(resource);
         if Instant::now() > until {
             return Err(format!("{me} did not take over within {PATIENCE:?}").into());
         }

@@ -141,7 +141,7 @@ pub async fn keep_alive(State(mount): State<Arc<Mount>>, request: Request) -> Re
     .await
 }
 
-fn one_lease(incoming: &mut Incoming) -> Result<(Vec<LeaseId>, Vec<String>), Rejection> {
+fn one_lease(incoming: &mut Incoming) -> Result<Asked, Rejection> {
     let lease = incoming.segment(1)?;
     let sent: KeepAliveBody =
         if incoming.body.is_empty() { KeepAliveBody::default() } else { body::json(&incoming.body)? };
@@ -162,7 +162,7 @@ pub async fn keep_alive_each(State(mount): State<Arc<Mount>>, request: Request) 
     .await
 }
 
-fn many_leases(incoming: &mut Incoming) -> Result<(Vec<LeaseId>, Vec<String>), Rejection> {
+fn many_leases(incoming: &mut Incoming) -> Result<Asked, Rejection> {
     let sent: KeepAliveEachBody = body::json(&incoming.body)?;
     if sent.leases.is_empty() || sent.leases.len() > KEEP_ALIVE_LEN_MAX {
         return Err(Rejection::malformed(format!("leases has to hold 1 to {KEEP_ALIVE_LEN_MAX} ids")));
@@ -171,11 +171,14 @@ fn many_leases(incoming: &mut Incoming) -> Result<(Vec<LeaseId>, Vec<String>), R
     Ok((leases, sent.seen))
 }
 
+/// What keeps leases alive: which ones, and the records that need not be told again, as they were sent.
+type Asked = (Vec<LeaseId>, Vec<String>);
+
 /// One keep-alive, of one lease or of many: `read` tells which from the request, `write` makes the answer.
 async fn keep(
     mount: Arc<Mount>,
     request: Request,
-    read: fn(&mut Incoming) -> Result<(Vec<LeaseId>, Vec<String>), Rejection>,
+    read: fn(&mut Incoming) -> Result<Asked, Rejection>,
     write: fn(&Mount, &[LeaseId], &[Kept]) -> Response<Body>,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();

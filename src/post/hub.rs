@@ -9,8 +9,11 @@ use crate::model::ident::Mode;
 /// This node's inboxes, by mode and owner.
 #[derive(Default)]
 pub struct Hub {
-    inboxes: RwLock<HashMap<Mode, HashMap<String, Vec<Weak<InboxQueue>>>>>,
+    inboxes: RwLock<HashMap<Mode, Owners>>,
 }
+
+/// Each owner's inboxes.
+type Owners = HashMap<String, Vec<Weak<InboxQueue>>>;
 
 impl Hub {
     /// Opens one more inbox of this owner.

@@ -63,7 +63,7 @@ impl Watches {
     /// What changes after the revision of this table; with `initial` that table first.
     pub fn from_state(&self, table: Table, filter: Filter, initial: bool) -> RaftWatch {
         let next = table.revision() + 1;
-        let stage = if initial { Stage::State(StatePages::new(table, &filter)) } else { Stage::Changes };
+        let stage = if initial { Stage::State(Box::new(StatePages::new(table, &filter))) } else { Stage::Changes };
         // Where it begins is told at once: a reader that is cut off before anything changes can go on from there.
         let progress_due = if initial { self.progress_period } else { Duration::ZERO };
         self.watch(filter, next, stage, progress_due)
@@ -147,7 +147,7 @@ pub struct RaftWatch {
 
 enum Stage {
     /// The state is still being told.
-    State(StatePages),
+    State(Box<StatePages>),
     Changes,
     /// The position that was asked for is gone, which is still to be told.
     Lost,
