@@ -21,7 +21,12 @@ struct Ring<E> {
     events: VecDeque<Arc<E>>,
     /// The number of the first event that is kept.
     first: u64,
+    /// The number with which the history began, anew if it was restarted.
+    began: u64,
     len_max: usize,
+    weight: usize,
+    weight_max: usize,
+    weigh: fn(&E) -> usize,
 }
 
 /// The reader was too slow, or came too late: the history begins later.
@@ -29,6 +34,8 @@ struct Ring<E> {
 pub struct Gone {
     /// The number of the oldest event that is kept.
     pub first: u64,
+    /// The history has begun anew since then, with a state that was replaced as a whole: it is not that the reader was slow.
+    pub replaced: bool,
 }
 
 impl<E> Clone for Feed<E> {
@@ -40,7 +47,13 @@ impl<E> Clone for Feed<E> {
 impl<E> Feed<E> {
     /// An empty history whose next event has this number. At most `len_max` events (at least one) are kept.
     pub fn new(next: u64, len_max: usize) -> Self {
-        let ring = Ring { events: VecDeque::new(), first: next, len_max: len_max.max(1) };
+        Self::weighing(next, len_max, usize::MAX, |_| 0)
+    }
+
+    /// A history that is kept shorter where its events are heavy: together, all but the last weigh at most `weight_max`.
+    pub fn weighing(next: u64, len_max: usize, weight_max: usize, weigh: fn(&E) -> usize) -> Self {
+        let (events, len_max) = (VecDeque::new(), len_max.max(1));
+        let ring = Ring { events, first: next, began: next, len_max, weight: 0, weight_max, weigh };
         Self { ring: Arc::new(Mutex::new(ring)), next: watch::Sender::new(next) }
     }
 
@@ -52,11 +65,13 @@ impl<E> Feed<E> {
     pub fn append(&self, events: impl IntoIterator<Item = E>) {
         let mut ring = self.ring();
         for event in events {
-            if ring.events.len() == ring.len_max {
-                ring.events.pop_front();
+            ring.weight += (ring.weigh)(&event);
+            ring.events.push_back(Arc::new(event));
+            while ring.events.len() > ring.len_max || (ring.weight > ring.weight_max && ring.events.len() > 1) {
+                let gone = ring.events.pop_front().expect("it is not empty");
+                ring.weight -= (ring.weigh)(&gone);
                 ring.first += 1;
             }
-            ring.events.push_back(Arc::new(event));
         }
     }
 
@@ -70,7 +85,7 @@ impl<E> Feed<E> {
     pub fn restart(&self, next: u64) {
         let mut ring = self.ring();
         ring.events.clear();
-        ring.first = next;
+        (ring.first, ring.began, ring.weight) = (next, next, 0);
         drop(ring);
         self.next.send_replace(next);
     }
@@ -84,12 +99,11 @@ impl<E> Feed<E> {
     /// Up to `max` events from this number on; none at the end.
     pub fn read(&self, from: u64, max: usize) -> Result<Vec<Arc<E>>, Gone> {
         let ring = self.ring();
-        let Some(skip) = from.checked_sub(ring.first) else { return Err(Gone { first: ring.first }) };
-        // Beyond the end: the history was restarted behind this reader.
-        if from > ring.next() {
-            return Err(Gone { first: ring.first });
+        // Beyond the end, too: the history was restarted behind this reader.
+        if !(ring.first..=ring.next()).contains(&from) {
+            return Err(Gone { first: ring.first, replaced: from < ring.began || from > ring.next() });
         }
-        Ok(ring.events.iter().skip(skip as usize).take(max).cloned().collect())
+        Ok(ring.events.iter().skip((from - ring.first) as usize).take(max).cloned().collect())
     }
 
     /// The latest event that fulfils the condition, and its number.
@@ -120,11 +134,25 @@ mod tests {
         let feed = Feed::new(5, 3);
         feed.append(["e", "f", "g", "h"]);
         assert_eq!(feed.bounds(), (6, 9));
-        assert_eq!(feed.read(5, 10), Err(Gone { first: 6 }));
+        assert_eq!(feed.read(5, 10), Err(Gone { first: 6, replaced: false }));
         assert_eq!(feed.read(7, 10).unwrap().iter().map(|e| **e).collect::<Vec<_>>(), ["g", "h"]);
         assert_eq!(feed.read(9, 10), Ok(Vec::new()));
         feed.restart(100);
-        assert_eq!(feed.read(9, 10), Err(Gone { first: 100 }));
+        assert_eq!(feed.read(9, 10), Err(Gone { first: 100, replaced: true }));
+        assert_eq!(feed.read(101, 10), Err(Gone { first: 100, replaced: true }));
+    }
+
+    #[test]
+    fn heavy_events_shorten_the_history_but_the_last_one_is_kept() {
+        let feed = Feed::weighing(1, 100, 10, |text: &&str| text.len());
+        feed.append(["aaaa", "bbbb", "cc"]);
+        assert_eq!(feed.bounds(), (1, 4));
+        feed.append(["d"]);
+        assert_eq!(feed.bounds(), (2, 5));
+        feed.append(["heavier than all"]);
+        assert_eq!(feed.bounds(), (5, 6));
+        feed.append(["f"]);
+        assert_eq!(feed.bounds(), (6, 7));
     }
 
     #[test]

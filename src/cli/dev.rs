@@ -82,6 +82,7 @@ fn configs(args: &DevArgs) -> Vec<Config> {
                 conflicts: args.conflicts,
                 down_after: Duration::from_secs(30),
                 election_timeout: Duration::from_millis(400),
+                watch_history: 100_000,
                 max_in_flight: 4_096,
                 max_streams: 4_096,
                 allowed_origins: Vec::new(),

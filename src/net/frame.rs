@@ -8,8 +8,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::model::ident::NodeId;
 
-/// The longest payload of a frame. A longer length is taken for garbage before anything is allocated.
-pub const FRAME_LEN_MAX: usize = 16 * 1024 * 1024;
+/// The longest payload of a frame. A longer length is taken for garbage before anything is allocated. The longest that is ever sent
+/// is the answer to a batch whose every command was refused and is told of an entry with the longest meta.
+pub const FRAME_LEN_MAX: usize = 32 * 1024 * 1024;
 /// The longest handshake: read before the peer is known, so nothing large is accepted.
 pub const HELLO_LEN_MAX: usize = 1024;
 /// Version of everything that nodes say to each other.

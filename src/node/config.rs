@@ -53,6 +53,9 @@ pub struct ServeArgs {
     /// The least time a follower waits for its leader before it stands for election; the most is twice that
     #[arg(long, env = "QUORATE_ELECTION_TIMEOUT_MS", value_name = "MS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub election_timeout_ms: u64,
+    /// Events kept in memory, from which a watch can be resumed; so many in each mode
+    #[arg(long, env = "QUORATE_WATCH_HISTORY", value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub watch_history: u32,
     /// Requests that may be under way at once; more are answered 429
     #[arg(long, env = "QUORATE_MAX_IN_FLIGHT", value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_in_flight: u32,
@@ -110,7 +113,7 @@ pub enum Flaw {
     ForgetContext,
     /// `ap` withdraws the loser of a conflict without a record of it.
     ForgetRecords,
-    /// `ap` leaves out what a watch has missed when it goes on.
+    /// Both leave out what a watch has missed when it goes on.
     DropOnResume,
 }
 
@@ -175,6 +178,8 @@ pub struct Config {
     pub conflicts: Conflicts,
     pub down_after: Duration,
     pub election_timeout: Duration,
+    /// Events kept for watches, in each mode.
+    pub watch_history: usize,
     pub max_in_flight: usize,
     pub max_streams: usize,
     pub allowed_origins: Vec<String>,
@@ -242,6 +247,7 @@ impl TryFrom<ServeArgs> for Config {
             conflicts: args.conflicts,
             down_after: Duration::from_millis(args.down_after_ms),
             election_timeout: Duration::from_millis(args.election_timeout_ms),
+            watch_history: args.watch_history as usize,
             max_in_flight: args.max_in_flight as usize,
             max_streams: args.max_streams as usize,
             allowed_origins: args.allow_origin,

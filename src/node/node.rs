@@ -258,15 +258,18 @@ fn raft_config(config: &Config, members: &BTreeMap<NodeId, String>, founds: bool
     raft.flaws = raft::Flaws {
         local_reads: config.flaws.contains(&Flaw::LocalReads),
         ack_before_replication: config.flaws.contains(&Flaw::AckEarly),
+        drop_on_resume: config.flaws.contains(&Flaw::DropOnResume),
         keep_alive_without_round: config.flaws.contains(&Flaw::KeepAliveAlone),
         early_expiry: config.flaws.contains(&Flaw::EarlyExpiry),
     };
+    raft.watch_history = config.watch_history;
     raft
 }
 
 fn gossip_config(config: &Config, members: &BTreeMap<NodeId, String>) -> GossipConfig {
     let mut gossip = GossipConfig::new(config.id, members.clone(), config.data.clone());
     gossip.down_after = config.down_after;
+    gossip.watch_history = config.watch_history;
     gossip.flaws = gossip::Flaws {
         never_resolve: config.flaws.contains(&Flaw::NeverResolve),
         transfer_without_context: config.flaws.contains(&Flaw::ForgetContext),

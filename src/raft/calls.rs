@@ -95,7 +95,8 @@ impl RaftRegistry {
 
     /// Carries a step out.
     pub(super) async fn carry_out(&self, proposal: Proposal, call: &CommandCall) -> Result<Applied, CommandFailure> {
-        match self.at_leader(Ask::Command { proposal }, call).await? {
+        let Some(_room) = self.admit(&proposal) else { return Err(CommandFailure::NotApplied(Reason::Overloaded)) };
+        match self.at_leader(Ask::Command { proposal: proposal.clone() }, call).await? {
             Told::Applied(applied) => Ok(applied),
             _ => Err(another_question()),
         }
@@ -147,7 +148,11 @@ impl RaftRegistry {
             Ask::Command { proposal } if !proposal.is_clients() => {
                 return Told::Refused(Reason::Internal("that may not be passed on".into()).into());
             }
-            Ask::Command { .. } | Ask::KeepAlive(_) => match self.commands.try_acquire() {
+            Ask::Command { proposal } => match self.admit(proposal) {
+                Some(room) => Some(room),
+                None => return Told::Refused(Reason::Overloaded.into()),
+            },
+            Ask::KeepAlive(_) => match self.commands.try_acquire() {
                 Ok(permit) => Some(permit),
                 Err(_) => return Told::Refused(Reason::Overloaded.into()),
             },
@@ -174,7 +179,12 @@ impl RaftRegistry {
                 ForwardReason::LeaseExpired => Proposed::Cut,
                 ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => Proposed::NotLeader,
             },
-            Ok(Err(e)) => Proposed::Unknown(Reason::Internal(e.to_string())),
+            // Discarded by another leader, which may have it yet, or cut short by the end of this node: no answer will come, whatever
+            // becomes of the command. That is no bug.
+            Ok(Err(e)) => {
+                tracing::debug!("a command was left without an outcome: {e}");
+                Proposed::Unknown(Reason::Timeout)
+            }
             Err(_) => Proposed::Unknown(Reason::Timeout),
         }
     }

@@ -15,6 +15,8 @@ pub struct Flaws {
     /// A leader acknowledges a write as soon as it has handed it to its log, with the outcome that it would have on a copy of the
     /// table; what a majority has to say is not waited for. A leader that is cut off goes on so until it learns of another one.
     pub ack_before_replication: bool,
+    /// A watch that is to go on at a position goes on at the end: what came between is never told.
+    pub drop_on_resume: bool,
     /// A leader answers keep-alives by its own timers, whether or not it still leads.
     pub keep_alive_without_round: bool,
     /// Leases run out in half their time.

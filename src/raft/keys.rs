@@ -1,7 +1,8 @@
 //! How the log lies in sled: keys, chunks and entries, all with a version and a checksum.
 //!
 //! A group commit becomes one key, `L` and the index of its first entry, whose value holds the entries one after another. One key
-//! per entry would cost four times the CPU at 128 entries a commit.
+//! per entry would cost four times the CPU at 128 entries a commit. A chunk that is longer than a value may be holds one entry
+//! alone, and is cut into [`super::pieces`].
 
 use bytes::{Buf, BufMut, Bytes};
 use openraft::EntryPayload;
@@ -13,6 +14,8 @@ use super::types::{Entry, LogId, Proposal};
 pub const CHUNK_LEN_MAX: usize = 64 * 1024;
 
 const CHUNK_VERSION: u8 = 1;
+/// In place of the chunk's version: this value only begins it, see [`super::pieces`].
+pub const PIECES_VERSION: u8 = 2;
 const CHUNK_HEAD_LEN: usize = 1 + 4 + 8;
 const CRC_LEN: usize = 4;
 const CHUNK_PREFIX: u8 = b'L';
@@ -38,14 +41,6 @@ pub fn chunk_key(first: u64) -> [u8; 9] {
     let mut key = [CHUNK_PREFIX; 9];
     key[1..].copy_from_slice(&first.to_be_bytes());
     key
-}
-
-/// The index in a chunk's key; None: another kind of key.
-pub fn chunk_first(key: &[u8]) -> Option<u64> {
-    match key {
-        [CHUNK_PREFIX, first @ ..] => Some(u64::from_be_bytes(first.try_into().ok()?)),
-        _ => None,
-    }
 }
 
 /// Appends an entry without its index, which its place tells: term, kind, content.
@@ -81,7 +76,7 @@ pub fn get_entry(index: u64, mut bytes: Bytes) -> Result<Entry, Damage> {
     Ok(Entry::new(log_id, payload))
 }
 
-/// Collects consecutive entries into chunks of at most [`CHUNK_LEN_MAX`].
+/// Collects consecutive entries into chunks of at most [`CHUNK_LEN_MAX`]; one that does not fit by itself gets a longer one.
 #[derive(Default)]
 pub struct ChunkWriter {
     first: u64,
@@ -92,22 +87,20 @@ pub struct ChunkWriter {
 impl ChunkWriter {
     /// Adds an entry. Returns a finished chunk, with its first index, if the entry did not fit on it any more.
     pub fn push(&mut self, entry: &Entry) -> Option<(u64, Vec<u8>)> {
-        let start = self.bytes.len();
         if self.count == 0 {
             self.begin(entry.log_id.index());
         }
         assert_eq!(entry.log_id.index(), self.first + u64::from(self.count), "entries of a chunk are consecutive");
         let at = self.put(entry);
-        if self.bytes.len() + CRC_LEN <= CHUNK_LEN_MAX {
+        if self.bytes.len() + CRC_LEN <= CHUNK_LEN_MAX || self.count == 1 {
             return None;
         }
-        assert!(self.count > 1, "a command is bounded far below a chunk");
-        debug_assert!(at >= start);
-        self.bytes.truncate(at);
+        let last = self.bytes.split_off(at);
         self.count -= 1;
         let full = self.finish();
         self.begin(entry.log_id.index());
-        self.put(entry);
+        self.bytes.extend_from_slice(&last);
+        self.count = 1;
         full
     }
 

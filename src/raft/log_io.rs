@@ -14,7 +14,8 @@ use tokio::sync::{oneshot, watch};
 use super::durable::Disk;
 use super::keys::{self, ChunkWriter};
 use super::mirror::{self, Mirror};
-use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::pieces::{self, Chunks, Place};
+use super::types::{Entry, LogId, STEP_LEN_MAX, TypeConfig, Vote};
 use super::witness::{Note, Witness};
 
 /// One group commit takes at most so many entries, and so many bytes of them.
@@ -22,6 +23,8 @@ const GROUP_ENTRIES_MAX: usize = 4096;
 const GROUP_BYTES_MAX: usize = 1024 * 1024;
 /// Keys deleted between two commits while purging.
 const PURGE_KEYS_MAX: usize = 256;
+// A chunk's pieces are deleted at once.
+const _: () = assert!(STEP_LEN_MAX / keys::CHUNK_LEN_MAX + 2 < PURGE_KEYS_MAX);
 /// An idle log notes the commit index after so long; under load it rides on the next group commit.
 const COMMITTED_IDLE: Duration = Duration::from_millis(50);
 /// How long that is tried less and less often, while the last entries stay uncommitted.
@@ -195,7 +198,7 @@ impl LogIo {
                 waiters.push(Waiter::Flushed(flushed));
                 for entry in &entries {
                     if let Some((first, bytes)) = self.chunk.push(entry) {
-                        self.disk.insert(&keys::chunk_key(first), bytes)?;
+                        self.write_chunk(first, bytes)?;
                     }
                     self.last = Some(entry.log_id);
                 }
@@ -230,8 +233,16 @@ impl LogIo {
 
     fn end_chunk(&mut self) -> io::Result<()> {
         match self.chunk.finish() {
-            Some((first, bytes)) => self.disk.insert(&keys::chunk_key(first), bytes),
+            Some((first, bytes)) => self.write_chunk(first, bytes),
             None => Ok(()),
+        }
+    }
+
+    fn write_chunk(&mut self, first: u64, bytes: Vec<u8>) -> io::Result<()> {
+        if bytes.len() <= keys::CHUNK_LEN_MAX {
+            self.disk.insert(&keys::chunk_key(first), bytes)
+        } else {
+            self.disk.apply(pieces::cut(first, &bytes))
         }
     }
 
@@ -258,10 +269,11 @@ impl LogIo {
         self.witness.take_back(Note { last: after, vote: self.durable_vote })?;
         let keep = after.map_or(0, |after| after.index() + 1);
         let mut batch = sled::Batch::default();
-        // The chunk that the cut goes through is written anew without its end.
+        // The chunk that the cut goes through is written anew without its end. One in pieces holds one entry, and stays.
         if keep > 0
             && let Some((key, value)) = self.disk.at_or_before(&keys::chunk_key(keep - 1))?
-            && let Some(first) = keys::chunk_first(&key)
+            && let Some(Place { first, piece: 0 }) = Place::of(&key)
+            && !pieces::is_cut(&value)
         {
             let entries = keys::read_chunk(first, value.into()).map_err(io::Error::other)?;
             let mut chunk = ChunkWriter::default();
@@ -274,7 +286,7 @@ impl LogIo {
         }
         for row in self.disk.scan(&keys::chunk_key(keep)) {
             let (key, _) = row?;
-            if keys::chunk_first(&key).is_none() {
+            if Place::of(&key).is_none() {
                 break;
             }
             batch.remove(key);
@@ -292,16 +304,18 @@ impl LogIo {
         let mut keys = Vec::new();
         for row in self.disk.scan(&keys::chunk_key(0)) {
             let (key, _) = row?;
-            match keys::chunk_first(&key) {
-                Some(first) if first <= below && keys.len() <= PURGE_KEYS_MAX => keys.push((first, key)),
+            match Place::of(&key) {
+                Some(place) if place.first <= below && keys.len() <= PURGE_KEYS_MAX => keys.push((place.first, key)),
                 _ => break,
             }
         }
         let log_is_empty = self.last.is_none_or(|last| last.index() < below);
         let full = keys.len() > PURGE_KEYS_MAX;
-        // The last of them is needed to tell where the one before it ends, unless nothing at all is left after it.
+        // The last chunk is needed to tell where the one before it ends, unless nothing at all is left after it; and a chunk of
+        // which only some pieces are gone would be taken for damage.
         if full || !log_is_empty {
-            keys.pop();
+            let last = keys.last().map(|(first, _)| *first);
+            while keys.last().map(|(first, _)| *first) == last && keys.pop().is_some() {}
         }
         if !full {
             self.purge_below = None;
@@ -318,15 +332,13 @@ impl LogIo {
 
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let start = match self.disk.at_or_before(&keys::chunk_key(from))? {
-            Some((key, _)) => keys::chunk_first(&key).unwrap_or(from),
+            Some((key, _)) => Place::of(&key).map_or(from, |place| place.first),
             None => from,
         };
         let mut entries = Vec::<Entry>::new();
         let mut bytes = 0;
-        for row in self.disk.scan(&keys::chunk_key(start)) {
-            let (key, value) = row?;
-            let Some(first) = keys::chunk_first(&key) else { break };
-            for entry in keys::read_chunk(first, value.into()).map_err(io::Error::other)? {
+        for chunk in Chunks::new(self.disk.scan(&keys::chunk_key(start))) {
+            for entry in chunk? {
                 let index = entry.log_id.index();
                 if index < from {
                     continue;

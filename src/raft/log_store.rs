@@ -17,6 +17,7 @@ use super::durable::{Barrier, Disk, StartError};
 use super::keys::{self, ChunkWriter};
 use super::log_io::{Fatal, LogIo, Op};
 use super::mirror::Mirror;
+use super::pieces::Chunks;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use super::witness::{self, Before, Note, Witness};
 
@@ -190,10 +191,8 @@ fn load(disk: &Disk, mirror_bytes_max: usize) -> Result<Mirror, String> {
         mirror.purge(purged);
     }
     let begin = mirror.begin();
-    for row in disk.scan(&keys::chunk_key(0)) {
-        let (key, bytes) = row.map_err(|e| e.to_string())?;
-        let Some(first) = keys::chunk_first(&key) else { break };
-        for entry in keys::read_chunk(first, bytes.into()).map_err(|e| e.to_string())? {
+    for chunk in Chunks::new(disk.scan(&keys::chunk_key(0))) {
+        for entry in chunk.map_err(|e| e.to_string())? {
             let index = entry.log_id.index();
             // Purged, and not deleted yet.
             if index < begin {

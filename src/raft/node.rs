@@ -24,6 +24,7 @@ use super::leases::Leases;
 use super::log_io::Fatal;
 use super::log_store::{Closed, LogStore, MIRROR_BYTES_MAX};
 use super::network::NetworkFactory;
+use super::pulse::{self, Pulse};
 use super::reads::{Proof, Reads, Sources};
 use super::registry::RaftRegistry;
 use super::roster::Roster;
@@ -31,6 +32,7 @@ use super::rpc::RpcServer;
 use super::snapshot::SnapshotStore;
 use super::state_machine::StateMachine;
 use super::types::{LogId, Raft};
+use super::watch::Watches;
 use crate::cluster::{Backup, Role};
 use crate::model::ident::NodeId;
 use crate::model::time::UnixMillis;
@@ -77,8 +79,10 @@ pub struct RaftConfig {
     pub snapshot_every: u64,
     /// Log entries kept behind a snapshot, so that a peer that was away for a moment need not be sent the whole table.
     pub log_kept: u64,
-    /// Events kept in memory, from which a watch can be resumed.
-    pub events_kept: usize,
+    /// Events kept in memory, from which a watch can be resumed. Fewer where they are large.
+    pub watch_history: usize,
+    /// How often a watcher is told how far it is, if nothing else is.
+    pub watch_progress: Duration,
     pub clock: Arc<dyn Clock>,
     /// Called once, with one line, when the node cannot go on: its disk has failed, or Raft has. Must not return in production:
     /// after a failed `fsync` nothing that the node says can be believed.
@@ -96,7 +100,8 @@ impl RaftConfig {
             timing: Timing::default(),
             snapshot_every: 50_000,
             log_kept: 20_000,
-            events_kept: 10_000,
+            watch_history: 100_000,
+            watch_progress: Duration::from_secs(15),
             clock: Arc::new(SystemClock),
             fatal: Arc::new(|line| {
                 eprintln!("quorate: {line}");
@@ -155,7 +160,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let network = NetworkFactory::new(links.clone(), contacts.clone(), config.timing.election_max);
     let lease_clock = Arc::new(LeaseClock::default());
     let durable = Some(log.durable());
-    let (machine, view) = StateMachine::new(snapshots, durable, config.events_kept, lease_clock.clone());
+    let (machine, view) = StateMachine::new(snapshots, durable, config.watch_history, lease_clock.clone());
     let damaged = |e: &dyn std::fmt::Display| StartError::Damaged { path: config.data_dir.clone(), why: e.to_string() };
     let raft =
         Raft::new(config.node, Arc::new(raft_config), network, log.clone(), machine).await.map_err(|e| match e {
@@ -181,6 +186,10 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
         leadership: leadership.clone(),
         flaws: config.flaws,
     });
+    // Watches end when its keeper does.
+    let (pulse, pulse_seen) = tokio::sync::watch::channel(Pulse::default());
+    let watches = Watches { feed: view.events().clone(), pulse: pulse_seen, progress_period: config.watch_progress };
+    let keeping = tokio::spawn(pulse::keep(leadership.clone(), config.timing, pulse)).abort_handle();
     let leases =
         Leases { raft: raft.clone(), view: view.clone(), clock: lease_clock, hasty: config.flaws.early_expiry };
     let registry = Arc::new(RaftRegistry {
@@ -198,6 +207,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
         commands: RaftRegistry::commands(),
         flaws: config.flaws,
         speculation: Speculation::default(),
+        watches,
         contacts: contacts.clone(),
         timing: config.timing,
         change: tokio::sync::Mutex::default(),
@@ -215,6 +225,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
         let registry = answering.clone();
         async move { registry.answer_peer(ask, deadline).await }
     };
+    tasks.push(keeping);
     tasks.push(tokio::spawn(forward::serve(forwarded, contacts, answer)).abort_handle());
     tasks.push(tokio::spawn(watch_over(raft.clone(), config.fatal.clone())).abort_handle());
     tasks.push(tokio::spawn(leases.run()).abort_handle());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::calls::another_question;
@@ -16,15 +16,16 @@ use super::leadership::{Leadership, Target};
 use super::log_store::LogStore;
 use super::reads::{Proof, Reads};
 use super::state_machine::{Published, View};
-use super::types::{Proposal, Raft};
+use super::types::{Applied, Proposal, Raft};
+use super::watch::Watches;
 use super::{Flaws, Timing};
-use crate::model::command::{Action, Command};
+use crate::model::command::{Action, BATCH_LEN_MAX, Command};
 use crate::model::entry::Holder;
 use crate::model::ident::{LeaseId, Mode, NodeId, Revision, Token};
 use crate::model::lease::KeptAlive;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, Query};
-use crate::model::step::Step;
+use crate::model::step::{Outcomes, Step};
 use crate::model::time::UnixMillis;
 use crate::net::clock::Clock;
 use crate::registry::{
@@ -32,8 +33,10 @@ use crate::registry::{
     Watch, WatchFailure, Watching,
 };
 
-/// Commands under way at this node. More are refused as overload, before any work.
+/// Commands under way at this node, a long one counted once for each begun [`COMMAND_UNIT`]. More are refused as overload, before
+/// anything is done.
 const COMMANDS_MAX: usize = 16 * 1024;
+const COMMAND_UNIT: usize = 4 * 1024;
 
 /// One node's side of the `cp` registry.
 pub struct RaftRegistry {
@@ -52,6 +55,7 @@ pub struct RaftRegistry {
     pub(super) commands: Semaphore,
     pub(super) flaws: Flaws,
     pub(super) speculation: Speculation,
+    pub(super) watches: Watches,
     pub(super) contacts: Arc<Contacts>,
     pub(super) timing: Timing,
     /// Held while this node, leading, changes the cluster.
@@ -61,6 +65,11 @@ pub struct RaftRegistry {
 impl RaftRegistry {
     pub(super) fn commands() -> Semaphore {
         Semaphore::new(COMMANDS_MAX)
+    }
+
+    /// Room for this command, for as long as it is under way. None: there is too much already.
+    pub(super) fn admit(&self, proposal: &Proposal) -> Option<SemaphorePermit<'_>> {
+        self.commands.try_acquire_many(1 + (proposal.bytes().len() / COMMAND_UNIT) as u32).ok()
     }
 
     /// Whether this node has applied again what it may have shown before it was restarted.
@@ -119,13 +128,13 @@ impl RaftRegistry {
         }
     }
 
-    /// Waits until this node has applied that much.
-    async fn reach(&self, revision: &Revision, deadline: Instant) -> Result<(), Reason> {
+    /// Waits until this node has applied that much; returns its number.
+    pub(super) async fn reach(&self, revision: &Revision, deadline: Instant) -> Result<u64, Reason> {
         let Revision::Cp(wanted) = revision else {
             return Err(Reason::Internal("a revision of the other mode".into()));
         };
         match timeout_at(deadline, self.view.wait_for_revision(*wanted)).await {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(*wanted),
             Ok(false) => Err(Reason::Internal("the node is stopping".into())),
             Err(_) => Err(Reason::Behind { applied: Revision::Cp(self.view.now().table.revision()) }),
         }
@@ -139,9 +148,6 @@ impl Registry for RaftRegistry {
     }
 
     async fn execute(&self, action: Action, call: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
-        let Ok(_permit) = self.commands.try_acquire() else {
-            return Err(CommandFailure::NotApplied(Reason::Overloaded));
-        };
         let action = match action {
             // Chosen here, before it is passed on: the table must find the same one on every node.
             Action::CreateLease { lease: None, ttl_ms, credential } => {
@@ -197,8 +203,27 @@ impl Registry for RaftRegistry {
         Ok(Reply { value, revision, provenance })
     }
 
-    async fn batch(&self, _actions: Vec<Action>, _call: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Internal("this version serves no batches".into())))
+    async fn batch(&self, actions: Vec<Action>, call: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
+        let refused = |why: &str| CommandFailure::NotApplied(Reason::Internal(why.to_owned()));
+        let count = actions.len();
+        if count > BATCH_LEN_MAX {
+            return Err(refused("the batch has more commands than one may have"));
+        }
+        if actions.iter().any(|a| matches!(a, Action::CreateLease { .. } | Action::RevokeLease { .. })) {
+            return Err(refused("a batch holds no command of a lease"));
+        }
+        let at = UnixMillis(self.clock.wall_ms());
+        let commands = actions.into_iter().map(|action| Command { action, node: self.node, at }).collect();
+        let Some(proposal) = Proposal::encode(&Step::Batch(commands)) else {
+            return Err(refused("the batch is too long for the log: send it in parts"));
+        };
+        let Applied { outcomes, revision } = self.carry_out(proposal, call).await?;
+        match outcomes {
+            Outcomes::Each(value) if value.len() == count => {
+                Ok(Reply { value, revision: Revision::Cp(revision), provenance: Provenance::default() })
+            }
+            _ => Err(CommandFailure::Unknown(Reason::Internal("a batch had other outcomes than its own".into()))),
+        }
     }
 
     async fn keep_alive(
@@ -218,8 +243,8 @@ impl Registry for RaftRegistry {
         }
     }
 
-    async fn watch(&self, _watch: Watch, _deadline: StdInstant) -> Result<Box<dyn Watching>, WatchFailure> {
-        Err(WatchFailure::Failed(Reason::Internal("this version serves no watches".into())))
+    async fn watch(&self, watch: Watch, deadline: StdInstant) -> Result<Box<dyn Watching>, WatchFailure> {
+        Ok(Box::new(self.begin_watch(watch, deadline).await?))
     }
 
     fn has_ended(&self, holder: &Holder, token: Token) -> bool {

@@ -20,6 +20,7 @@ use super::lease_clock::LeaseClock;
 use super::roster::Roster;
 use super::snapshot::{Content, SnapshotStore, StoredSnapshot};
 use super::types::{Applied, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use super::watch::{HISTORY_BYTES_MAX, event_size};
 use crate::feed::Feed;
 use crate::model::event::Event;
 use crate::model::table::{News, Table};
@@ -106,18 +107,18 @@ pub struct StateMachine {
 }
 
 impl StateMachine {
-    /// An empty table, and a history of at most `events_kept` events. Whatever is applied, and so seen by readers, is on this node's
+    /// An empty table, and a history of at most `watch_history` events. Whatever is applied, and so seen by readers, is on this node's
     /// disk first if `durable` is given: a restarted node can then tell by its log what it may have shown. `leases` hears of leases that
     /// begin and end.
     pub fn new(
         snapshots: Arc<SnapshotStore>,
         durable: Option<watch::Receiver<u64>>,
-        events_kept: usize,
+        watch_history: usize,
         leases: Arc<LeaseClock>,
     ) -> (Self, View) {
         let published = Arc::new(ArcSwap::default());
         let (next, next_seen) = watch::channel(0);
-        let events = Feed::new(1, events_kept);
+        let events = Feed::weighing(1, watch_history, HISTORY_BYTES_MAX, event_size);
         let (roster, roster_seen) = watch::channel(Arc::default());
         let view = View { published: published.clone(), next: next_seen, events: events.clone(), roster: roster_seen };
         let machine = Self {

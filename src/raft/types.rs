@@ -10,9 +10,9 @@ use super::state_machine::{SnapshotData, StateMachine};
 use crate::model::outcome::Outcome;
 use crate::model::step::{Outcomes, Step};
 
-/// The longest step, encoded. The longest meta and names together stay well below it, so that an entry never exceeds what
-/// one sled value may hold (see [`super::keys::CHUNK_LEN_MAX`]).
-pub const STEP_LEN_MAX: usize = 32 * 1024;
+/// The longest step, encoded: a batch that fits the longest request's body (1 MiB) stays below it, whatever is in it. What is longer
+/// than one sled value may be lies in several (see [`super::pieces`]).
+pub const STEP_LEN_MAX: usize = 2 * 1024 * 1024;
 
 /// How steps are written. Another number is another layout, which this version does not read. 1 held single commands alone; 2 holds
 /// batches too, and what a leader notes of leases.

@@ -352,7 +352,8 @@ async fn the_cluster_key_is_changed_while_nodes_run() {
     meet(&one, &two).await;
     let at = two.local_addr().to_string();
     let (sender, mut received) = (one.datagrams(), two.datagrams());
-    let steps: [(&str, Option<&Arc<ArcSwap<ClusterKeys>>>, &str); 5] = [
+    type Keys = Arc<ArcSwap<ClusterKeys>>;
+    let steps: [(&str, Option<&Keys>, &str); 5] = [
         ("old and old", None, ""),
         ("old, and either", Some(&two_keys), &both),
         ("new, and either", Some(&one_keys), &both),

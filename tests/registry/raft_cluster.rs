@@ -98,6 +98,15 @@ impl Cluster {
         }
     }
 
+    /// Makes everything that comes to this node late, and mends all other links.
+    pub fn delay(&self, node: NodeId, delay: Duration) {
+        let late = LinkFault { delay, ..LinkFault::default() };
+        for (id, links) in &self.links {
+            let peers = self.members.keys().filter(|_| *id == node);
+            links.faults().set(peers.map(|peer| ((*peer, Direction::Incoming), late)).collect::<Vec<_>>());
+        }
+    }
+
     /// Cuts one node off from all others.
     pub fn sever(&self, id: NodeId) {
         self.cut(&[id]);

@@ -22,38 +22,38 @@ use quorate::raft::state_machine::StateMachine;
 use quorate::raft::types::{Entry, LogId, Proposal, TypeConfig, Vote};
 use tempfile::TempDir;
 
-fn directory() -> TempDir {
+pub fn directory() -> TempDir {
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-fn open_with(path: &Path, required: bool, barrier: impl Barrier) -> Result<(LogStore, Closed), StartError> {
+pub fn open_with(path: &Path, required: bool, barrier: impl Barrier) -> Result<(LogStore, Closed), StartError> {
     LogStore::open(path, required, Box::new(barrier), MIRROR_BYTES_MAX, Arc::new(|line| panic!("{line}")))
 }
 
-fn open(path: &Path) -> Result<(LogStore, Closed), StartError> {
+pub fn open(path: &Path) -> Result<(LogStore, Closed), StartError> {
     open_with(path, false, Fdatasync)
 }
 
-fn close((store, closed): (LogStore, Closed)) {
+pub fn close((store, closed): (LogStore, Closed)) {
     drop(store);
     closed.wait(Duration::from_secs(10));
 }
 
-fn entry(term: u64, index: u64) -> Entry {
+pub fn entry(term: u64, index: u64) -> Entry {
     let bytes = format!("{term} {index} {}", "x".repeat(200)).into_bytes();
     Entry::new(LogId::new_term_index(term, index), EntryPayload::Normal(Proposal::from_bytes(bytes.into())))
 }
 
-fn entries(term: u64, range: std::ops::Range<u64>) -> Vec<Entry> {
+pub fn entries(term: u64, range: std::ops::Range<u64>) -> Vec<Entry> {
     range.map(|index| entry(term, index)).collect()
 }
 
-async fn all(store: &mut LogStore) -> Vec<Entry> {
+pub async fn all(store: &mut LogStore) -> Vec<Entry> {
     store.try_get_log_entries(..).await.unwrap()
 }
 
 /// The directory as a kill would leave it now: what was handed to the kernel, and nothing that happens on a proper end.
-fn as_killed(path: &Path) -> (TempDir, PathBuf) {
+pub fn as_killed(path: &Path) -> (TempDir, PathBuf) {
     let copy = directory();
     let to = copy.path().join("copy");
     copy_all(path, &to);
@@ -349,7 +349,7 @@ async fn a_torn_index_of_sleds_is_made_anew() {
     assert_eq!(all(&mut again).await.len(), 30);
 }
 
-fn refusal(result: Result<(LogStore, Closed), StartError>) -> String {
+pub fn refusal(result: Result<(LogStore, Closed), StartError>) -> String {
     let line = match result {
         Ok(_) => panic!("it was opened"),
         Err(e) => e.to_string(),

@@ -11,3 +11,4 @@ mod http;
 mod locks;
 mod nodes;
 mod refusals;
+mod watches;

@@ -13,6 +13,6 @@ mod reference;
 mod rights;
 mod round_trip;
 mod scripts;
-mod stream;
+pub mod stream;
 pub mod support;
 mod watch;
