@@ -188,7 +188,9 @@ async fn every_route_is_described_with_the_parameters_that_it_takes() {
             let parameters = operation["parameters"].as_array().unwrap();
             for parameter in parameters.iter().filter(|parameter| parameter["in"] == "query") {
                 let name = parameter["name"].as_str().unwrap();
-                let answer = raw::send(server.addr, &method, &format!("{at}?{name}=%00"), &[], b"").await;
+                // Refused in any case: a stream would not end.
+                let late = if name == "timeout_ms" { "" } else { "&timeout_ms=0" };
+                let answer = raw::send(server.addr, &method, &format!("{at}?{name}=%00{late}"), &[], b"").await;
                 assert!(!answer.body.contains("there is no parameter"), "{method} {at}: {}", answer.body);
             }
         }
