@@ -247,7 +247,6 @@ impl Table {
     }
 
     /// The live lease that this caller may renew, or why there is none.
-    #[allow(clippy::result_large_err, reason = "a refusal is an answer like any other, made once and moved once")]
     pub fn renewable(&self, lease: &LeaseId, by: Option<&CredentialName>) -> Result<LeaseFacts, Refusal> {
         match self.leases.live.get(lease) {
             Some(live) if live.obeys(by) => Ok(self.leases.facts(live)),
@@ -273,7 +272,6 @@ impl Table {
     }
 
     /// A live lease's number, and what a list shows of it.
-    #[allow(clippy::result_large_err, reason = "a refusal is an answer like any other, made once and moved once")]
     pub(super) fn lease_info(&self, id: &LeaseId) -> Result<(u64, LeaseInfo), Refusal> {
         match self.leases.live.get(id) {
             Some(lease) => Ok((lease.number, lease.info(id))),

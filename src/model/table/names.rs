@@ -89,7 +89,6 @@ impl Table {
     }
 
     /// What stands against a registration over what another owner or lease holds, if anybody. Otherwise: the token that is handed over.
-    #[allow(clippy::result_large_err, reason = "a refusal is an answer like any other, made once and moved once")]
     fn others_refusal(&self, name: &Name, held: Option<&Grant>, condition: &Condition) -> Result<Option<u64>, Refusal> {
         match (condition, held) {
             (Condition::Token(token), Some(grant)) if *token == Token::Cp(grant.token) => Ok(Some(grant.token)),

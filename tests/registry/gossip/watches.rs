@@ -147,11 +147,7 @@ async fn a_position_that_is_gone_is_refused_or_answered_by_a_resync() {
             // It took the state over, and says so.
             Told::Resync => break,
             // Or it got the operations after all, and tells them.
-            Told::Change(event) => {
-                if format!("{event:?}").contains("n4") {
-                    break;
-                }
-            }
+            Told::Change(event) if format!("{event:?}").contains("n4") => break,
             _ => {}
         }
     }

@@ -35,11 +35,14 @@ pub struct Scripted {
     pub outcome: Mutex<Result<Reply<Outcome>, CommandFailure>>,
     pub answer: Mutex<Result<Reply<Answer>, QueryFailure>>,
     pub batched: Mutex<Result<Reply<Vec<Outcome>>, CommandFailure>>,
-    pub kept: Mutex<Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure>>,
+    pub kept: Mutex<Result<Reply<Vec<Kept>>, CommandFailure>>,
     /// What each of the next watches says; every further one fails.
     pub watches: Mutex<VecDeque<Result<Telling, WatchFailure>>>,
     pub asked: Mutex<Option<Asked>>,
 }
+
+/// What became of one lease that was to be kept alive.
+pub type Kept = Result<KeptAlive, Refusal>;
 
 /// What one watch says.
 pub type Telling = mpsc::Receiver<WatchMessage>;

@@ -120,7 +120,8 @@ async fn what_is_asked_for_is_what_the_registry_hears() {
     let everything = Filter::default();
     let resume = Position::Resume(Revision::Cp(7));
     let last: &[(&str, &str)] = &[("Last-Event-ID", "7")];
-    let cases: [(&str, &[(&str, &str)], Filter, Position, bool); 6] = [
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(&str, Headers, Filter, Position, bool); 6] = [
         ("", &[], everything.clone(), Position::Now, false),
         (
             "?name=a&name=b%2Fc&name_prefix=x/&group=g&group_prefix=&group_prefix=h",
