@@ -106,13 +106,6 @@ impl<E> Feed<E> {
         Ok(ring.events.iter().skip((from - ring.first) as usize).take(max).cloned().collect())
     }
 
-    /// The latest event that fulfils the condition, and its number.
-    pub fn rfind(&self, condition: impl Fn(&E) -> bool) -> Option<(u64, Arc<E>)> {
-        let ring = self.ring();
-        let at = ring.events.iter().rposition(|event| condition(event))?;
-        Some((ring.first + at as u64, ring.events[at].clone()))
-    }
-
     /// Tells how far the history goes, whenever that changes. It ends when the feed's last clone is gone.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.next.subscribe()

@@ -31,6 +31,16 @@ pub enum Address {
     Group(Group),
 }
 
+impl Address {
+    /// The name or group, for whoever holds prefixes against it.
+    pub fn key(&self) -> &str {
+        match self {
+            Address::Name(name) => name.as_str(),
+            Address::Group(group) => group.as_str(),
+        }
+    }
+}
+
 /// Sends messages, and opens inboxes.
 #[async_trait]
 pub trait Messages: Send + Sync + 'static {

@@ -26,7 +26,6 @@ use crate::registry::{Consistency, Reason, Reply};
 use crate::wire::cluster::{AcknowledgedBody, ClusterBody, ConflictsBody, FaultsBody, ProbeBody, ReadyBody};
 use crate::wire::path::quote;
 use crate::wire::status::Code;
-use crate::wire::write;
 
 /// How a call is to be made. What does not concern a call of its kind or mode has no effect.
 #[derive(Clone, Debug)]
@@ -119,11 +118,7 @@ impl Caller {
         options: &CallOptions,
     ) -> Result<Reply<Outcome>, CommandError> {
         let prepared = request::command(mode, action, options);
-        match self.exchange(prepared, options).await {
-            Ok(answered) => judge::outcome(mode, action, &answered),
-            Err(Broken::Unsent(cause)) => Err(CommandError::NotApplied(cause)),
-            Err(Broken::Sent(cause)) => Err(CommandError::Unknown(cause)),
-        }
+        judge::outcome(mode, action, &self.exchange(prepared, options).await?)
     }
 
     /// Asks one question.
@@ -194,9 +189,7 @@ impl Caller {
         body: Option<&impl Serialize>,
         timeout: Duration,
     ) -> Result<T, Cause> {
-        let body = body.map(|body| write::bytes(256, body)).unwrap_or_default();
-        let path = format!("{path}timeout_ms={}", request::server_timeout_ms(timeout));
-        let prepared = Prepared { method, path, headers: Vec::new(), body };
+        let prepared = request::plain(method, path, body, timeout);
         let answered = self.exchange(prepared, &within(timeout)).await.map_err(Broken::cause)?;
         judge::plain(&answered)
     }

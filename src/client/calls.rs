@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::call::{CallOptions, Caller, Cause, CommandError};
-use super::connection::{Begun, Broken};
+use super::connection::Begun;
 use super::judge;
 use super::request::{self, Prepared};
 use crate::model::command::Action;
@@ -69,11 +69,7 @@ impl Caller {
         options: &CallOptions,
         read: impl FnOnce(&[u8]) -> Result<T, crate::wire::read::Garbled>,
     ) -> Result<Reply<Result<T, Refusal>>, CommandError> {
-        match self.exchange(prepared, options).await {
-            Ok(answered) => judge::settled(mode, &answered, read),
-            Err(Broken::Unsent(cause)) => Err(CommandError::NotApplied(cause)),
-            Err(Broken::Sent(cause)) => Err(CommandError::Unknown(cause)),
-        }
+        judge::settled(mode, &self.exchange(prepared, options).await?, read)
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::call::Cause;
+use super::call::{Cause, CommandError};
 use super::endpoint::Endpoint;
 
 /// A connection that was idle for longer is not used again: the server closes its side after 30 s, and might do so just then.
@@ -45,6 +45,16 @@ impl Broken {
     pub fn cause(self) -> Cause {
         match self {
             Broken::Unsent(cause) | Broken::Sent(cause) => cause,
+        }
+    }
+}
+
+/// What is known of a command that got no answer.
+impl From<Broken> for CommandError {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Unsent(cause) => CommandError::NotApplied(cause),
+            Broken::Sent(cause) => CommandError::Unknown(cause),
         }
     }
 }

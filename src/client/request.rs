@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use hyper::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
+use serde::Serialize;
 
 use super::call::CallOptions;
 use crate::model::command::{Action, Condition};
@@ -33,6 +34,13 @@ pub struct Prepared {
 pub fn server_timeout_ms(timeout: Duration) -> u64 {
     let margin = (timeout / 10).min(Duration::from_millis(100));
     ((timeout - margin).as_millis() as u64).clamp(1, SERVER_TIMEOUT_MS_MAX)
+}
+
+/// A request without headers, told how long it may take. `path` ends where another parameter may follow.
+pub fn plain(method: Method, path: &str, body: Option<&impl Serialize>, timeout: Duration) -> Prepared {
+    let path = format!("{path}timeout_ms={}", server_timeout_ms(timeout));
+    let body = body.map(|body| write::bytes(256, body)).unwrap_or_default();
+    Prepared { method, path, headers: Vec::new(), body }
 }
 
 /// The request of a command.

@@ -8,7 +8,7 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use crate::feed::{Feed, Gone};
 use crate::model::entry::{Entry, Holder};
-use crate::model::event::{Change, Event, Filter};
+use crate::model::event::{Event, Filter};
 use crate::model::ident::{Group, Member, Name};
 
 use super::core::Core;
@@ -98,10 +98,10 @@ impl Scan {
             None => {
                 let events = feed.read(self.next, STEP_LEN)?;
                 for change in events.iter().flat_map(|event| &event.changes) {
-                    if let Some(holder) = holder(change)
+                    if let Some(entry) = change.entry()
                         && change.subject().is_some_and(|subject| filter.wants(subject))
                     {
-                        self.look(grants, Key::of(holder));
+                        self.look(grants, Key::of(&entry.holder));
                     }
                 }
                 self.next += events.len() as u64;
@@ -169,19 +169,5 @@ impl Scan {
     pub fn take_page(&mut self, len_max: usize) -> Vec<Entry> {
         let page = std::iter::from_fn(|| self.found.pop_first()).take(len_max);
         page.map(|(_, found)| found.entry()).collect()
-    }
-}
-
-fn holder(change: &Change) -> Option<&Holder> {
-    match change {
-        Change::Registered { entry, .. }
-        | Change::Updated { entry, .. }
-        | Change::Ended { entry, .. }
-        | Change::Joined { entry }
-        | Change::Left { entry, .. }
-        | Change::Hidden { entry }
-        | Change::Shown { entry } => Some(&entry.holder),
-        // What it says of a name, another change of the same event or of an earlier one has said.
-        Change::Conflict { .. } | Change::LeaseExpired { .. } => None,
     }
 }

@@ -42,7 +42,7 @@ const DELAY_MS_MAX: u64 = 60_000;
     ))]
 pub async fn status(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
-    match timeout_alone(&parts) {
+    match levels::deadline_alone(&parts) {
         Ok(_) => json(200, write::bytes(1_024, &cluster_body(shared.state.cluster.status()))),
         Err(rejection) => rejection.respond(&parts.method),
     }
@@ -89,7 +89,7 @@ pub async fn conflicts(State(shared): State<Arc<Shared>>, request: Request) -> R
 pub async fn acknowledge(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
     let read = || {
-        timeout_alone(&parts)?;
+        levels::deadline_alone(&parts)?;
         let quoted = parts.uri.path().rsplit('/').nth(1).unwrap_or_default();
         let id = unquote(quoted).map_err(|why| Rejection::malformed(format!("the path cannot be read: {why}")))?;
         id.parse::<RecordId>().map_err(Rejection::ident)
@@ -133,7 +133,7 @@ fn may_acknowledge(shared: &Shared, parts: &Parts, id: &RecordId) -> Result<(), 
     ))]
 pub async fn faults(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
-    match (timeout_alone(&parts), shared.state.cluster.faults()) {
+    match (levels::deadline_alone(&parts), shared.state.cluster.faults()) {
         (Err(rejection), _) => rejection.respond(&parts.method),
         (Ok(_), Some(faults)) => faults_in_force(faults),
         (Ok(_), None) => not_enabled(&parts.method, FAULTS_OFF),
@@ -153,7 +153,7 @@ pub async fn set_faults(State(shared): State<Arc<Shared>>, request: Request) -> 
         return not_enabled(&parts.method, FAULTS_OFF);
     }
     let read = async {
-        let deadline = timeout_alone(&parts)?;
+        let deadline = levels::deadline_alone(&parts)?;
         admin_only(&parts)?;
         let sent = body::read(body, deadline).await?;
         wanted_faults(body::json(&sent)?)
@@ -174,7 +174,7 @@ pub async fn set_faults(State(shared): State<Arc<Shared>>, request: Request) -> 
     ))]
 pub async fn clear_faults(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
-    match timeout_alone(&parts).and_then(|_| admin_only(&parts)) {
+    match levels::deadline_alone(&parts).and_then(|_| admin_only(&parts)) {
         Err(rejection) => rejection.respond(&parts.method),
         Ok(()) if shared.state.cluster.set_faults(Faults::default()) => faults_in_force(Faults::default()),
         Ok(()) => not_enabled(&parts.method, FAULTS_OFF),
@@ -190,7 +190,7 @@ pub async fn clear_faults(State(shared): State<Arc<Shared>>, request: Request) -
     ))]
 pub async fn probe(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
-    let deadline = match (timeout_alone(&parts), shared.state.cluster.faults()) {
+    let deadline = match (levels::deadline_alone(&parts), shared.state.cluster.faults()) {
         (Err(rejection), _) => return rejection.respond(&parts.method),
         (Ok(_), None) => return not_enabled(&parts.method, FAULTS_OFF),
         (Ok(deadline), Some(_)) => deadline,
@@ -199,12 +199,6 @@ pub async fn probe(State(shared): State<Arc<Shared>>, request: Request) -> Respo
     let peers: BTreeMap<_, _> =
         peers.into_iter().map(|(peer, probe)| (peer, ProbeBody { tcp: probe.tcp, udp: probe.udp })).collect();
     json(200, write::bytes(256, &peers))
-}
-
-/// The deadline of a call that has no other parameters.
-fn timeout_alone(parts: &Parts) -> Result<Instant, Rejection> {
-    let mut params = Params::parse(parts.uri.query(), &["timeout_ms"])?;
-    levels::deadline(&mut params, Instant::now())
 }
 
 fn faults_in_force(faults: Faults) -> Response<Body> {

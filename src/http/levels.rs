@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
+use axum::http::request::Parts;
+
 use super::params::Params;
 use super::reply::Rejection;
 use crate::model::ident::{Mode, Revision};
@@ -19,6 +21,12 @@ const NODES_MAX: u64 = 1_000;
 pub fn deadline(params: &mut Params, arrived: Instant) -> Result<Instant, Rejection> {
     let asked = params.number("timeout_ms", 1, TIMEOUT_MAX.as_millis() as u64)?;
     Ok(arrived + asked.map_or(TIMEOUT_DEFAULT, Duration::from_millis))
+}
+
+/// The deadline of a call that has no other parameters.
+pub fn deadline_alone(parts: &Parts) -> Result<Instant, Rejection> {
+    let mut params = Params::parse(parts.uri.query(), &["timeout_ms"])?;
+    deadline(&mut params, Instant::now())
 }
 
 /// The levels of a command: `timeout_ms`, `forward` (`cp`), `w` (`ap`).

@@ -6,7 +6,6 @@ use std::time::Instant;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::Response;
-use axum::http::header::{CACHE_CONTROL, HeaderValue};
 use futures_util::stream::{self, Stream};
 use serde_json::value::RawValue;
 
@@ -21,8 +20,9 @@ use super::{body, levels, streams};
 use crate::messages::{Address, Delivery, Inbox, MESSAGE_LEN_MAX};
 use crate::model::ident::{Owner, without_space};
 use crate::model::outcome::Refusal;
-use crate::wire::message::{self, GapBody, LetterBody, MessageBody, SentBody};
-use crate::wire::status::{Certainty, Code};
+use crate::wire::message::{GapBody, LetterBody, MessageBody, SentBody};
+use crate::wire::sse;
+use crate::wire::status::Certainty;
 use crate::wire::write;
 
 const SEND: [&str; 2] = ["timeout_ms", "forward"];
@@ -58,8 +58,8 @@ async fn deliver(
     let build = |incoming: &mut Incoming| {
         incoming.no_conditions()?;
         let to = address(incoming)?;
-        if !incoming.caller().may_write(key(&to)) {
-            return Err(Rejection::forbidden("write", key(&to)));
+        if !incoming.caller().may_write(to.key()) {
+            return Err(Rejection::forbidden("write", to.key()));
         }
         let sent: MessageBody = body::json(&incoming.body)?;
         if sent.message.get().len() > MESSAGE_LEN_MAX {
@@ -99,14 +99,12 @@ pub async fn inbox(State(mount): State<Arc<Mount>>, request: Request) -> Respons
         Ok(owner) => owner,
         Err(rejection) => return mount.rejected(&parts.method, &rejection),
     };
-    let Some(seat) = mount.shared.streams.enter() else {
-        let detail = "there are as many streams as this server allows";
-        return mount.rejected(&parts.method, &Rejection { code: Code::Overloaded, detail: detail.into() });
+    let seat = match mount.shared.streams.enter() {
+        Ok(seat) => seat,
+        Err(rejection) => return mount.rejected(&parts.method, &rejection),
     };
     let inbox = mount.shared.state.messages.open(mount.mode, owner.as_str());
-    let mut response = event_stream(mount.mode, streams::body(seat, arrivals(inbox, Caller::of(&parts))));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    event_stream(mount.mode, streams::body(seat, arrivals(inbox, Caller::of(&parts))))
 }
 
 /// What arrives, as events: that to names and groups which the caller may read.
@@ -114,26 +112,20 @@ fn arrivals(inbox: Inbox, caller: Caller) -> impl Stream<Item = Vec<u8>> + Send 
     stream::unfold((inbox, caller), |(mut inbox, caller)| async move {
         loop {
             let event = match inbox.next().await {
-                Delivery::Gap(lost) => message::event("gap", &GapBody { lost }),
-                Delivery::Letter(letter) if !caller.may_read(key(&letter.to)) => continue,
+                Delivery::Gap(lost) => sse::event("gap", None, &GapBody { lost }),
+                Delivery::Letter(letter) if !caller.may_read(letter.to.key()) => continue,
                 Delivery::Letter(letter) => {
                     let (name, group) = match &letter.to {
-                        Address::Name(name) => (Some(name.as_str()), None),
-                        Address::Group(group) => (None, Some(group.as_str())),
+                        Address::Name(name) => (Some(name.as_str().into()), None),
+                        Address::Group(group) => (None, Some(group.as_str().into())),
                     };
                     let message: &RawValue =
                         serde_json::from_str(&letter.text).expect("what was parsed at the door is JSON");
-                    message::event("message", &LetterBody { name, group, token: letter.token.to_string(), message })
+                    let letter = LetterBody { name, group, token: letter.token.to_string(), message };
+                    sse::event("message", None, &letter)
                 }
             };
             return Some((event, (inbox, caller)));
         }
     })
-}
-
-fn key(to: &Address) -> &str {
-    match to {
-        Address::Name(name) => name.as_str(),
-        Address::Group(group) => group.as_str(),
-    }
 }

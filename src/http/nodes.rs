@@ -16,7 +16,6 @@ use super::described::{
     AddNodeProblems, BackupProblems, PromoteProblems, RemoveNodeProblems, SnapshotProblems, TimeoutParam,
     TransferProblems,
 };
-use super::params::Params;
 use super::reply::{Rejection, failed, json, node_failure};
 use super::rights::admin_only;
 use super::{Shared, body, levels};
@@ -102,7 +101,7 @@ pub async fn transfer_leader(State(shared): State<Arc<Shared>>, request: Request
     ))]
 pub async fn snapshot(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
-    let deadline = match deadline(&parts).and_then(|deadline| admin_only(&parts).map(|()| deadline)) {
+    let deadline = match deadline(&parts) {
         Ok(deadline) => deadline,
         Err(rejection) => return rejection.respond(&parts.method),
     };
@@ -123,7 +122,7 @@ pub async fn snapshot(State(shared): State<Arc<Shared>>, request: Request) -> Re
     ))]
 pub async fn backup(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
-    let deadline = match deadline(&parts).and_then(|deadline| admin_only(&parts).map(|()| deadline)) {
+    let deadline = match deadline(&parts) {
         Ok(deadline) => deadline,
         Err(rejection) => return rejection.respond(&parts.method),
     };
@@ -150,9 +149,7 @@ async fn change(
 ) -> Response<Body> {
     let (parts, sent) = request.into_parts();
     let reading = async {
-        let mut params = Params::parse(parts.uri.query(), &["timeout_ms"])?;
-        let deadline = levels::deadline(&mut params, Instant::now())?;
-        admin_only(&parts)?;
+        let deadline = deadline(&parts)?;
         let sent = match parts.method {
             Method::DELETE => axum::body::Bytes::new(),
             _ => body::read(sent, deadline).await?,
@@ -217,9 +214,11 @@ fn refused(refusal: &ChangeRefusal) -> Rejection {
     Rejection { code, detail }
 }
 
+/// The deadline of an admin's call.
 fn deadline(parts: &Parts) -> Result<Instant, Rejection> {
-    let mut params = Params::parse(parts.uri.query(), &["timeout_ms"])?;
-    levels::deadline(&mut params, Instant::now())
+    let deadline = levels::deadline_alone(parts)?;
+    admin_only(parts)?;
+    Ok(deadline)
 }
 
 /// The node id in the path's segment that is so many from its end.

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use axum::body::Body;
-use axum::http::header::{CONNECTION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use axum::http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use axum::http::{Method, Response, StatusCode, Uri};
 
 use super::mount::Mount;
@@ -84,7 +86,9 @@ pub fn json(status: u16, body: impl Into<Body>) -> Response<Body> {
 /// An answer that goes on for as long as the caller listens.
 pub fn event_stream(mode: Mode, body: Body) -> Response<Body> {
     let mut response = typed(200, "text/event-stream", body);
-    response.headers_mut().insert(MODE, HeaderValue::from_static(mode.as_str()));
+    let headers = response.headers_mut();
+    headers.insert(MODE, HeaderValue::from_static(mode.as_str()));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

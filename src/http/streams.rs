@@ -11,6 +11,9 @@ use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::reply::Rejection;
+use crate::wire::status::Code;
+
 /// How often something is sent, so that both sides find out that the other one is gone.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Said first: how long a browser waits before it connects again, in milliseconds.
@@ -31,12 +34,16 @@ impl Streams {
         Arc::new(Self { seats: AtomicUsize::new(0), max, stop: watch::Sender::new(false) })
     }
 
-    /// A seat for one more stream, kept until it is dropped. None: all are taken.
-    pub fn enter(self: &Arc<Self>) -> Option<StreamSeat> {
+    /// A seat for one more stream, kept until it is dropped. Refused as overload if all are taken.
+    pub fn enter(self: &Arc<Self>) -> Result<StreamSeat, Rejection> {
         let taken = self.seats.fetch_add(1, Ordering::Relaxed) + 1;
         let seat = StreamSeat { streams: self.clone(), stop: self.stop.subscribe() };
         // A refused one gives its seat back like any other.
-        (taken <= self.max).then_some(seat)
+        if taken > self.max {
+            let detail = "there are as many streams as this server allows".into();
+            return Err(Rejection { code: Code::Overloaded, detail });
+        }
+        Ok(seat)
     }
 
     /// Ends all streams, and every later one at once: the server stops.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
-use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use axum::http::header::HeaderName;
 use axum::http::request::Parts;
 use futures_util::stream::{self, Stream};
 
@@ -21,13 +21,13 @@ use crate::model::event::{Filter, Told};
 use crate::model::ident::{IdentError, Mode, Revision};
 use crate::registry::{Position, Watch, Watching};
 use crate::wire::event;
-use crate::wire::status::Code;
 
 const ONCE: [&str; 3] = ["after", "initial", "timeout_ms"];
 const REPEATED: [&str; 4] = ["name", "name_prefix", "group", "group_prefix"];
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// How many names, groups and prefixes one watch may ask for: each event is held against all of them.
 const FILTER_LEN_MAX: usize = 256;
+
 /// Watches names and groups: a stream of server-sent events, until the caller hangs up.
 ///
 /// Without names, groups and prefixes: everything. One `change` is one revision with all its changes. Every `id` is a place to go
@@ -56,16 +56,12 @@ pub async fn watch(State(mount): State<Arc<Mount>>, request: Request) -> Respons
         Ok(asked) => asked,
         Err(rejection) => return mount.rejected(&parts.method, &rejection),
     };
-    let Some(seat) = mount.shared.streams.enter() else {
-        let detail = "there are as many streams as this server allows";
-        return mount.rejected(&parts.method, &Rejection { code: Code::Overloaded, detail: detail.into() });
+    let seat = match mount.shared.streams.enter() {
+        Ok(seat) => seat,
+        Err(rejection) => return mount.rejected(&parts.method, &rejection),
     };
     match mount.watch(wanted, deadline).await {
-        Ok(watching) => {
-            let mut response = event_stream(mount.mode, streams::body(seat, told(watching, caller)));
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            response
-        }
+        Ok(watching) => event_stream(mount.mode, streams::body(seat, told(watching, caller))),
         Err(failure) => mount.no_watch(&parts.uri, &failure),
     }
 }

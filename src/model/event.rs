@@ -78,8 +78,8 @@ pub enum EndReason {
 }
 
 impl Change {
-    /// What it is about; none for a lease's end.
-    pub fn subject(&self) -> Option<Subject<'_>> {
+    /// The entry that it changes; none for a conflict and for a lease's end, which only say more of what other changes say.
+    pub fn entry(&self) -> Option<&Entry> {
         match self {
             Change::Registered { entry, .. }
             | Change::Updated { entry, .. }
@@ -87,9 +87,16 @@ impl Change {
             | Change::Joined { entry }
             | Change::Left { entry, .. }
             | Change::Hidden { entry }
-            | Change::Shown { entry } => Some(Subject::of(&entry.holder)),
+            | Change::Shown { entry } => Some(entry),
+            Change::Conflict { .. } | Change::LeaseExpired { .. } => None,
+        }
+    }
+
+    /// What it is about; none for a lease's end.
+    pub fn subject(&self) -> Option<Subject<'_>> {
+        match self {
             Change::Conflict { record } => Some(Subject::Name(&record.name)),
-            Change::LeaseExpired { .. } => None,
+            other => other.entry().map(|entry| Subject::of(&entry.holder)),
         }
     }
 }

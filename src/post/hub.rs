@@ -35,35 +35,12 @@ impl Hub {
 
     /// Puts a message into every inbox of this owner; how many took it.
     pub fn deliver(&self, mode: Mode, owner: &str, letter: &Arc<Letter>) -> u64 {
-        let (mut taken, mut closed) = (0, false);
-        {
-            let inboxes = self.inboxes.read().expect("no panic while held");
-            let Some(queues) = inboxes.get(&mode).and_then(|owners| owners.get(owner)) else { return 0 };
-            for queue in queues {
-                match queue.upgrade() {
-                    Some(queue) => taken += u64::from(queue.put(letter)),
-                    None => closed = true,
-                }
-            }
-        }
-        if closed {
-            self.forget_closed(mode, owner);
-        }
-        taken
+        let inboxes = self.inboxes.read().expect("no panic while held");
+        let Some(queues) = inboxes.get(&mode).and_then(|owners| owners.get(owner)) else { return 0 };
+        queues.iter().filter_map(Weak::upgrade).map(|queue| u64::from(queue.put(letter))).sum()
     }
 
-    fn forget_closed(&self, mode: Mode, owner: &str) {
-        let mut inboxes = self.inboxes.write().expect("no panic while held");
-        let Some(owners) = inboxes.get_mut(&mode) else { return };
-        if let Some(queues) = owners.get_mut(owner) {
-            queues.retain(|queue| queue.strong_count() > 0);
-            if queues.is_empty() {
-                owners.remove(owner);
-            }
-        }
-    }
-
-    /// Forgets the owners whose readers have all gone. What is not written to would be kept for ever.
+    /// Forgets the inboxes whose readers have gone.
     pub fn sweep(&self) {
         let mut inboxes = self.inboxes.write().expect("no panic while held");
         for owners in inboxes.values_mut() {

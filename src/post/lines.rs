@@ -34,7 +34,7 @@ const MEMBERS_PERIOD: Duration = Duration::from_secs(1);
 pub struct Parcel {
     pub mode: Mode,
     pub to: Address,
-    pub text: String,
+    pub text: Arc<str>,
     /// Owners (members) and the grants by which they get it.
     pub receivers: Vec<(String, Token)>,
 }

@@ -83,7 +83,7 @@ impl PostOffice {
         let receivers = match reply.value {
             Answer::Entry(entry) => {
                 let receivers = vec![(entry.holder_text().to_owned(), entry.token)];
-                let parcel = Parcel { mode, to: Address::Name(name), text: text.to_string(), receivers };
+                let parcel = Parcel { mode, to: Address::Name(name), text, receivers };
                 Some(self.post(parcel, deadline).await)
             }
             Answer::Refused(_) => None,
@@ -112,7 +112,7 @@ impl PostOffice {
             let receivers = receivers.collect::<Vec<(String, Token)>>();
             if !receivers.is_empty() {
                 let to = Address::Group(group.clone());
-                taken += self.post(Parcel { mode, to, text: text.to_string(), receivers }, deadline).await;
+                taken += self.post(Parcel { mode, to, text: text.clone(), receivers }, deadline).await;
                 failure = CommandFailure::Unknown;
             }
             match next {
@@ -141,14 +141,12 @@ impl Counter {
 
     /// Puts a message into the inboxes that are read here; how many took it.
     fn deliver(&self, parcel: &Parcel) -> u64 {
-        let mut text = None::<Arc<str>>;
         let mut taken = 0;
         for (owner, token) in &parcel.receivers {
             if !self.hub.is_read(parcel.mode, owner) {
                 continue;
             }
-            let text = text.get_or_insert_with(|| parcel.text.as_str().into()).clone();
-            let letter = Letter { to: parcel.to.clone(), token: *token, text };
+            let letter = Letter { to: parcel.to.clone(), token: *token, text: parcel.text.clone() };
             // It was resolved a moment ago at another node. Who has given the name up since gets nothing that was meant for its holder.
             let ended = letter.holder(owner).is_none_or(|holder| self.registry(parcel.mode).has_ended(&holder, *token));
             if !ended {

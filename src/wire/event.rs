@@ -1,13 +1,14 @@
 //! What a watch says, as server-sent events: `event:`, `id:` where one may go on from, and one line of JSON as `data:`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::body::EntryBody;
 use super::cluster::ConflictBody;
 use super::read::{Garbled, entry as read_entry};
-use super::write::{Entries, EntryView, Text};
+use super::sse;
+use super::write::{Entries, EntryView, Text, bytes};
 use crate::model::entry::Entry;
 use crate::model::event::{Change, EndReason, Event, Told, WatchMessage};
 use crate::model::ident::{LeaseId, Mode, Revision, Token};
@@ -73,43 +74,15 @@ pub struct PositionBody {
     pub quorum: Option<bool>,
 }
 
-/// One message as it goes over the wire, with the empty line that ends it.
+/// One message as it goes over the wire.
 pub fn message(message: &WatchMessage) -> Vec<u8> {
-    let mut text = Vec::with_capacity(512);
-    text.extend_from_slice(b"event: ");
-    text.extend_from_slice(event_name(&message.told).as_bytes());
-    if let Some(position) = &message.position {
-        text.extend_from_slice(b"\nid: ");
-        text.extend_from_slice(position.to_string().as_bytes());
-    }
-    text.extend_from_slice(b"\ndata: ");
-    append_data(&mut text, &message.told, message.position.as_ref());
-    text.extend_from_slice(b"\n\n");
-    text
+    let position = message.position.as_ref();
+    sse::event(event_name(&message.told), position, &Data { told: &message.told, position })
 }
 
 /// The `data:` of a message alone.
 pub fn data(told: &Told, position: Option<&Revision>) -> Vec<u8> {
-    let mut text = Vec::with_capacity(512);
-    append_data(&mut text, told, position);
-    text
-}
-
-fn append_data(text: &mut Vec<u8>, told: &Told, position: Option<&Revision>) {
-    let position = || position.map(Revision::to_string);
-    match told {
-        Told::State(entries) => append(text, &State { entries: Entries(entries) }),
-        Told::Change(event) => append(text, &Changes::of(event)),
-        Told::Progress { quorum } => append(text, &PositionBody { revision: position(), quorum: *quorum }),
-        Told::Synced | Told::Stalled | Told::Resync | Told::Overflow => {
-            append(text, &PositionBody { revision: position(), quorum: None });
-        }
-    }
-}
-
-/// JSON has no line break but within its white space, of which none is written: it is one `data:` line always.
-fn append(text: &mut Vec<u8>, value: &impl Serialize) {
-    serde_json::to_writer(text, value).expect("what was parsed at the door is JSON");
+    bytes(512, &Data { told, position })
 }
 
 /// What a message's `event:` says.
@@ -122,6 +95,24 @@ pub fn event_name(told: &Told) -> &'static str {
         Told::Stalled => "stalled",
         Told::Resync => "resync",
         Told::Overflow => "overflow",
+    }
+}
+
+/// What a message tells, as JSON.
+struct Data<'a> {
+    told: &'a Told,
+    position: Option<&'a Revision>,
+}
+
+impl Serialize for Data<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let at = |quorum| PositionBody { revision: self.position.map(Revision::to_string), quorum };
+        match self.told {
+            Told::State(entries) => State { entries: Entries(entries) }.serialize(serializer),
+            Told::Change(event) => Changes::of(event).serialize(serializer),
+            Told::Progress { quorum } => at(*quorum).serialize(serializer),
+            Told::Synced | Told::Stalled | Told::Resync | Told::Overflow => at(None).serialize(serializer),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Messages: what sends them, what became of them, and how an inbox tells of them.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
-
-use super::write::bytes;
 
 /// A message to send or to publish.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -27,9 +27,9 @@ pub struct SentBody {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct LetterBody<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<&'a str>,
+    pub name: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<&'a str>,
+    pub group: Option<Cow<'a, str>>,
     /// The grant that it was sent to.
     pub token: String,
     #[serde(borrow)]
@@ -41,12 +41,4 @@ pub struct LetterBody<'a> {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct GapBody {
     pub lost: u64,
-}
-
-/// One event of an inbox, with the empty line that ends it. There is no id: what was missed is gone.
-pub fn event(name: &str, body: &impl Serialize) -> Vec<u8> {
-    let mut text = format!("event: {name}\ndata: ").into_bytes();
-    text.extend_from_slice(&bytes(256, body));
-    text.extend_from_slice(b"\n\n");
-    text
 }

@@ -1,4 +1,26 @@
-//! Server-sent events, as a reader takes them apart: fed with bytes as they come, it gives one event after the other.
+//! Server-sent events: as they are written, and as a reader takes them apart. Fed with bytes as they come, it gives one event after
+//! the other.
+
+use serde::Serialize;
+
+use crate::model::ident::Revision;
+
+/// One event as it goes over the wire, with the empty line that ends it.
+///
+/// JSON has no line break but within its white space, of which none is written: it is one `data:` line always.
+pub fn event(name: &str, id: Option<&Revision>, data: &impl Serialize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(512);
+    text.extend_from_slice(b"event: ");
+    text.extend_from_slice(name.as_bytes());
+    if let Some(id) = id {
+        text.extend_from_slice(b"\nid: ");
+        text.extend_from_slice(id.to_string().as_bytes());
+    }
+    text.extend_from_slice(b"\ndata: ");
+    serde_json::to_writer(&mut text, data).expect("what was parsed at the door is JSON");
+    text.extend_from_slice(b"\n\n");
+    text
+}
 
 /// One event of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

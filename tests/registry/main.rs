@@ -17,4 +17,6 @@ mod raft_runs;
 mod raft_storage;
 mod raft_watch;
 mod raft_watch_cluster;
+#[path = "../server/http/reference.rs"]
+mod reference;
 mod table;

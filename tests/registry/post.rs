@@ -1,92 +1,28 @@
 //! Messages between real links: who gets them, who does not, and what is said of it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use quorate::messages::{Address, Delivery, Inbox, Messages};
-use quorate::model::command::{Action, Command, Condition};
-use quorate::model::entry::Holder;
-use quorate::model::ident::{Meta, Mode, NodeId, Revision, Token};
-use quorate::model::lease::KeptAlive;
-use quorate::model::outcome::{Outcome, Refusal};
-use quorate::model::query::{Answer, Query};
-use quorate::model::table::{News, Table};
-use quorate::model::time::UnixMillis;
+use quorate::model::command::{Action, Condition};
+use quorate::model::ident::{Meta, Mode, NodeId, Token};
+use quorate::model::outcome::Outcome;
 use quorate::net::fault::{Direction, FaultTable, LinkFault};
 use quorate::net::links::{Identity, Links};
 use quorate::net::wire::RealWire;
 use quorate::post::PostOffice;
-use quorate::registry::{
-    CommandCall, CommandFailure, KeepAlive, Provenance, QueryCall, QueryFailure, Reason, Registry, Reply, Watch,
-    WatchFailure, Watching,
-};
+use quorate::registry::{CommandCall, CommandFailure, Reason, Registry};
 use tokio::time::timeout;
+
+use super::reference::Reference;
 
 const SOON: Duration = Duration::from_secs(20);
 const BRIEFLY: Duration = Duration::from_millis(150);
 
-/// One table that all nodes look at, and what one of them knows to have ended.
-#[derive(Default)]
-struct Shared {
-    table: Mutex<Table>,
-    cut_off: Mutex<bool>,
-}
-
-#[async_trait]
-impl Registry for Shared {
-    fn mode(&self) -> Mode {
-        Mode::Cp
-    }
-
-    async fn execute(&self, action: Action, _: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
-        let mut table = self.table.lock().unwrap();
-        let value = table.apply(&Command { action, node: 1, at: UnixMillis(0) }, &mut News::default());
-        Ok(Reply { value, revision: Revision::Cp(table.revision()), provenance: Provenance::default() })
-    }
-
-    async fn query(&self, query: Query, _: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {
-        if *self.cut_off.lock().unwrap() {
-            return Err(QueryFailure(Reason::NoQuorum));
-        }
-        let table = self.table.lock().unwrap();
-        let revision = Revision::Cp(table.revision());
-        Ok(Reply { value: table.query(&query), revision, provenance: Provenance::default() })
-    }
-
-    async fn batch(&self, _: Vec<Action>, _: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
-    }
-
-    async fn keep_alive(
-        &self,
-        _: KeepAlive,
-        _: &CommandCall,
-    ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
-        Err(CommandFailure::NotApplied(Reason::Starting))
-    }
-
-    async fn watch(&self, _: Watch, _: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
-        Err(WatchFailure::Failed(Reason::Starting))
-    }
-
-    fn has_ended(&self, holder: &Holder, token: Token) -> bool {
-        let table = self.table.lock().unwrap();
-        let entry = match holder {
-            Holder::Owner(name, _) => table.name(name),
-            Holder::Member(group, member) => table.member(group, member),
-        };
-        entry.is_none_or(|entry| entry.token != token)
-    }
-
-    async fn ready(&self, _: Instant) -> Result<(), Reason> {
-        Ok(())
-    }
-}
-
 struct Node {
-    registry: Arc<Shared>,
+    registry: Arc<Reference>,
     links: Links,
     post: PostOffice,
 }
@@ -123,7 +59,7 @@ impl Node {
 
 /// Three nodes; all look at the first one's table unless `apart`.
 async fn nodes(apart: bool) -> Vec<Node> {
-    let registries = [(); 3].map(|()| Arc::new(Shared::default()));
+    let registries = [(); 3].map(|()| Arc::new(Reference::default()));
     let mut all = Vec::new();
     for node in 1..=3u64 {
         let me = Identity { cluster: "test".into(), node, run: node * 100, policy: "oldest".into() };
@@ -249,7 +185,7 @@ async fn a_sender_that_cannot_find_out_who_it_is_for_sends_nothing() {
     let name = Address::Name("n".parse().unwrap());
     nodes[0].execute(register("n", "a")).await;
     let mut inbox = nodes[0].post.open(Mode::Cp, "a");
-    *nodes[0].registry.cut_off.lock().unwrap() = true;
+    nodes[0].registry.cut_off.store(true, Ordering::Relaxed);
     let sent = nodes[0].post.send(Mode::Cp, name, "1".into(), Instant::now() + SOON).await;
     assert_eq!(sent, Err(CommandFailure::NotApplied(Reason::NoQuorum)));
     assert!(is_silent(&mut inbox).await);

@@ -14,11 +14,12 @@ use crate::model::ident::{CredentialName, Group, LeaseId, Member, Name};
 use crate::model::lease::LeaseInfo;
 use crate::model::outcome::{Ended, Outcome, Refusal};
 use crate::model::query::Page;
+use crate::model::step::EXPIRE_RELEASES_MAX;
 
 /// How many ended leases are remembered, to be told from those that never were; the oldest are forgotten first.
 pub const ENDED_KEPT_MAX: usize = 100_000;
 /// How many entries end in one revision when their lease does; a lease that has more ends in several, one right after the other.
-pub const RELEASES_PER_EVENT_MAX: usize = 10_000;
+pub const RELEASES_PER_EVENT_MAX: usize = EXPIRE_RELEASES_MAX as usize;
 /// Of so many past leaderships it is remembered how long they lasted. Forgetting one only lets old leases live longer.
 const AGES_KEPT_MAX: usize = 1_000;
 

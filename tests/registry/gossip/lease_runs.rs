@@ -13,6 +13,14 @@ fn calm(size: u64, flaw: Option<LeaseFlaw>) -> World {
     World::new(1, size, Weather { down_after_ms: 4_000, flaws, ..Weather::default() })
 }
 
+/// A lease of this ttl that the first node keeps, and to which this one has bound `x` for `o`.
+fn bound_lease(world: &mut World, ttl_ms: u64, at: NodeId) -> LeaseId {
+    let lease = world.lease(1, ttl_ms);
+    world.run(50);
+    granted(world.register_with(at, "x", "o", &lease));
+    lease
+}
+
 /// Lets time pass, and says when a node first showed another owner than this.
 fn differs_within(world: &mut World, ms: u64, nodes: &[NodeId], name: &str, owner: Option<&str>) -> Option<u64> {
     let (from_ms, until_ms) = (world.now_ms, world.now_ms + ms);
@@ -37,9 +45,7 @@ fn vouches(world: &World, node: NodeId, lease: &LeaseId) -> Vec<NodeId> {
 #[test]
 fn a2_a_node_that_dies_takes_no_lease_with_it_that_is_kept_alive_elsewhere() {
     let mut world = calm(3, None);
-    let lease = world.lease(1, 3_000);
-    world.run(50);
-    granted(world.register_with(2, "x", "o", &lease));
+    let lease = bound_lease(&mut world, 3_000, 2);
     world.run(1_000);
     world.kill(1);
     let kept = world.keep(2, &lease).unwrap();
@@ -61,9 +67,7 @@ fn a2_a_node_that_dies_takes_no_lease_with_it_that_is_kept_alive_elsewhere() {
 /// One keep-alive strays through the other side of a cut, while its own side keeps the lease alive.
 fn stray(flaw: Option<LeaseFlaw>) -> Option<u64> {
     let mut world = calm(3, flaw);
-    let lease = world.lease(1, 4_000);
-    world.run(50);
-    granted(world.register_with(1, "x", "o", &lease));
+    let lease = bound_lease(&mut world, 4_000, 1);
     world.run(50);
     world.cut(&[&[1], &[2, 3]]);
     world.run(3_000);
@@ -96,9 +100,7 @@ fn a2_one_stray_keep_alive_does_not_end_a_lease_that_its_own_side_keeps_alive() 
 /// Two nodes that vouch for one lease meet, and the one that was kept alive last has to make way.
 fn meeting(flaw: Option<LeaseFlaw>) -> Option<u64> {
     let mut world = calm(3, flaw);
-    let lease = world.lease(1, 6_000);
-    world.run(50);
-    granted(world.register_with(1, "x", "o", &lease));
+    let lease = bound_lease(&mut world, 6_000, 1);
     world.run(50);
     world.cut(&[&[1], &[2, 3]]);
     world.run(3_000);
@@ -126,9 +128,7 @@ fn a2_of_two_that_meet_the_older_passes_its_last_keep_alive_on() {
 /// One side of a cut keeps a lease alive that has run out on the side of its keeper.
 fn adopted_across(flaw: Option<LeaseFlaw>) -> Option<String> {
     let mut world = calm(3, flaw);
-    let lease = world.lease(1, 3_000);
-    world.run(50);
-    granted(world.register_with(1, "x", "o", &lease));
+    let lease = bound_lease(&mut world, 3_000, 1);
     world.run(50);
     world.cut(&[&[1], &[2, 3]]);
     for _ in 0..10 {
@@ -165,9 +165,7 @@ fn a3_nothing_is_removed_while_an_away_member_may_keep_the_lease_alive() {
 /// The side of the keeper keeps a lease alive; the timer of a stray adopter runs out where both vouches are known.
 fn expiry_of_one_of_two(flaw: Option<LeaseFlaw>) -> bool {
     let mut world = calm(3, flaw);
-    let lease = world.lease(1, 4_000);
-    world.run(50);
-    granted(world.register_with(1, "x", "o", &lease));
+    let lease = bound_lease(&mut world, 4_000, 1);
     world.run(50);
     world.cut(&[&[1], &[2, 3]]);
     world.run(2_000);
@@ -193,9 +191,7 @@ fn a2_a_timer_that_runs_out_drops_its_own_vouch_alone() {
 /// A node has given the keeper up, and yet it is heard of, by whichever way.
 fn one_way(flaw: Option<LeaseFlaw>) -> Option<u64> {
     let mut world = calm(3, flaw);
-    let lease = world.lease(1, 2_000);
-    world.run(50);
-    granted(world.register_with(1, "x", "o", &lease));
+    let lease = bound_lease(&mut world, 2_000, 1);
     world.run(1_000);
     world.with(2, |core, now, effects| core.peer_down(1, now, effects));
     for _ in 0..15 {
@@ -214,9 +210,7 @@ fn a1_a_keeper_that_is_heard_by_any_way_is_not_hidden() {
     assert!(one_way(Some(LeaseFlaw::HidesWithContact)).is_some(), "a planted flaw is seen");
     // A bridge between the pieces.
     let mut world = calm(5, None);
-    let lease = world.lease(1, 8_000);
-    world.run(50);
-    granted(world.register_with(1, "x", "o", &lease));
+    let lease = bound_lease(&mut world, 8_000, 1);
     world.run(50);
     world.cut_but_for(3, &[&[1, 2], &[3], &[4, 5]]);
     for through in [1, 5, 3, 4, 2, 5, 1, 4, 5, 3] {
@@ -228,9 +222,7 @@ fn a1_a_keeper_that_is_heard_by_any_way_is_not_hidden() {
 #[test]
 fn a1_a_keeper_out_of_reach_is_hidden_when_its_time_is_over_and_back_after_the_heal() {
     let mut world = calm(3, None);
-    let lease = world.lease(1, 3_000);
-    world.run(50);
-    granted(world.register_with(2, "x", "o", &lease));
+    let lease = bound_lease(&mut world, 3_000, 2);
     world.run(1_000);
     world.keep(1, &lease).unwrap();
     let cut_ms = world.now_ms;
@@ -335,9 +327,7 @@ fn a13_a_graceful_stop_hands_its_leases_to_a_peer_first() {
 /// A keeper is away for longer than its lease, and returns as a new process.
 fn restarted_late(flaw: Option<LeaseFlaw>) -> Option<u64> {
     let mut world = calm(3, flaw);
-    let lease = world.lease(1, 2_000);
-    world.run(50);
-    granted(world.register_with(2, "x", "o", &lease));
+    let lease = bound_lease(&mut world, 2_000, 2);
     world.run(1_000);
     world.kill(1);
     world.run(6_000);
@@ -363,9 +353,7 @@ fn a13_a_restart_revives_no_lease_that_had_run_out() {
 #[test]
 fn a13_a_restart_in_time_keeps_its_leases() {
     let mut world = calm(3, None);
-    let lease = world.lease(1, 5_000);
-    world.run(50);
-    granted(world.register_with(1, "x", "o", &lease));
+    let lease = bound_lease(&mut world, 5_000, 1);
     world.run(1_000);
     world.keep(1, &lease).unwrap();
     world.kill(1);

@@ -1,5 +1,6 @@
 //! The registry as one machine would keep it: a table behind a lock, with the history of what changed. Its clock stands still.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -25,11 +26,13 @@ const HISTORY_LEN: usize = 10_000;
 pub struct Reference {
     table: Mutex<Table>,
     feed: Feed<Event>,
+    /// Whether it answers no question, as a node without a majority.
+    pub cut_off: AtomicBool,
 }
 
 impl Default for Reference {
     fn default() -> Self {
-        Self { table: Mutex::default(), feed: Feed::new(1, HISTORY_LEN) }
+        Self { table: Mutex::default(), feed: Feed::new(1, HISTORY_LEN), cut_off: AtomicBool::new(false) }
     }
 }
 
@@ -71,6 +74,9 @@ impl Registry for Reference {
     }
 
     async fn query(&self, query: Query, call: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {
+        if self.cut_off.load(Ordering::Relaxed) {
+            return Err(QueryFailure(Reason::NoQuorum));
+        }
         let table = self.table();
         let revision = Revision::Cp(table.revision());
         match &call.min_revision {
