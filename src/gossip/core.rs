@@ -68,6 +68,8 @@ pub enum LeaseFlaw {
     RestartRevives,
     /// Of two nodes that meet, one drops its vouch without passing its deadline on.
     ForgetsDeadlines,
+    /// A process counts as soon as there is contact to it, whatever has not come from it yet.
+    CountsOnContact,
     /// A keeper that does not answer is not asked by way of others.
     GoesStraight,
     /// What stands without a lease at a home that was removed for good is left standing.

@@ -105,13 +105,7 @@ impl Core {
 
     /// Makes these the members of the cluster, this node perhaps among them, and knows of those that were removed for good: nothing waits
     /// for them any more, though their operations stay.
-    pub fn follow(
-        &mut self,
-        members: &BTreeSet<NodeId>,
-        retired: &BTreeSet<NodeId>,
-        now: Now,
-        effects: &mut Effects,
-    ) {
+    pub fn follow(&mut self, members: &BTreeSet<NodeId>, retired: &BTreeSet<NodeId>, now: Now, effects: &mut Effects) {
         self.config.retired.extend(retired);
         let me = self.node();
         for node in members.iter().filter(|node| **node != me) {

@@ -10,6 +10,7 @@ mod durability;
 mod examples;
 mod growing;
 mod http;
+mod lease_nodes;
 mod lock;
 mod locks;
 mod nodes;
