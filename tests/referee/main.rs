@@ -6,6 +6,7 @@ mod comparison;
 mod corpus;
 mod filed;
 mod logs;
+mod namespaces;
 mod processes;
 mod report;
 mod runner;
