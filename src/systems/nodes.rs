@@ -15,15 +15,16 @@ use rustix::process::Signal;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::Place;
 use super::children::{self, Nursery};
 use super::netns::Network;
 use super::ports::Reserved;
-use super::registry_client::{self, RegistryClient};
-use super::{Place, promises};
+use super::registry_client::{self, Level, RegistryClient};
 use crate::client::call::Caller;
 use crate::model::ident::{Mode, NodeId};
 use crate::referee::client::{Client, Promises, Reach, Running, System};
 use crate::referee::history::{Conflict, View};
+use crate::registry::Consistency;
 use crate::wire::cluster::{FaultsBody, PeerFaultsBody};
 
 /// How often a cluster is started anew when a port was taken in the moment between.
@@ -40,18 +41,61 @@ const POLL_PERIOD: Duration = Duration::from_millis(50);
 /// Where a node that has an address of its own serves clients and peers.
 const PORTS: (u16, u16) = (7401, 7501);
 
-/// The systems `cp` and `ap`, and those with a planted flaw.
+/// What clients ask of our nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// What each mode gives by itself.
+    Usual,
+    /// `cp`: reads of some committed prefix.
+    StaleReads,
+    /// `cp`: reads by the leader's lease.
+    LeaderReads,
+    /// `ap`: writes that a majority has, reads of what a majority knows together.
+    Quorums,
+}
+
+impl Setting {
+    /// Of `nodes` nodes.
+    fn level(self, nodes: usize) -> Level {
+        let reads = |consistency| Level { consistency: Some(consistency), acks: None };
+        let majority = nodes / 2 + 1;
+        match self {
+            Setting::Usual => Level::default(),
+            Setting::StaleReads => reads(Consistency::Stale),
+            Setting::LeaderReads => reads(Consistency::Leader),
+            Setting::Quorums => Level { consistency: Some(Consistency::Quorum(majority)), acks: Some(majority) },
+        }
+    }
+
+    /// What each mode promises when it is asked for this.
+    fn promises(self, mode: Mode) -> Promises {
+        let gossip = Promises { converges: true, records: true, ..Promises::NONE };
+        match (mode, self) {
+            // By the leader's lease: as long as clocks run within 20 % of each other, which nothing here disturbs.
+            (Mode::Cp, Setting::Usual | Setting::LeaderReads | Setting::Quorums) => Promises::LINEARIZABLE,
+            (Mode::Cp, Setting::StaleReads) => Promises::CONSENSUS,
+            // What waits for a majority does not get one on every side.
+            (Mode::Ap, Setting::Quorums) => gossip,
+            (Mode::Ap, Setting::Usual | Setting::StaleReads | Setting::LeaderReads) => {
+                Promises { available: true, ..gossip }
+            }
+        }
+    }
+}
+
+/// The systems `cp` and `ap`, the same asked for less or more, and those with a planted flaw.
 pub struct OurNodes {
     name: String,
     mode: Mode,
+    setting: Setting,
     flaw: Option<&'static str>,
     place: Place,
 }
 
 impl OurNodes {
-    pub fn new(name: &str, mode: Mode, flaw: Option<&'static str>, place: &Place) -> Self {
+    pub fn new(name: &str, mode: Mode, setting: Setting, flaw: Option<&'static str>, place: &Place) -> Self {
         let place = Place { dir: place.dir.join(name), ..place.clone() };
-        Self { name: name.to_owned(), mode, flaw, place }
+        Self { name: name.to_owned(), mode, setting, flaw, place }
     }
 
     /// Where each node is to serve clients and peers.
@@ -71,8 +115,8 @@ impl OurNodes {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let addresses = self.addresses(&(1..=nodes as NodeId).collect::<Vec<_>>())?;
         let members = addresses.iter().map(|(id, (_, peer))| format!("{id}={peer}")).collect::<Vec<_>>().join(",");
-        let net = self.place.net.clone();
-        let mut cluster = Cluster { mode: self.mode, nodes: BTreeMap::new(), nursery: Nursery::new()?, net };
+        let (level, net) = (self.setting.level(nodes), self.place.net.clone());
+        let mut cluster = Cluster { mode: self.mode, level, nodes: BTreeMap::new(), nursery: Nursery::new()?, net };
         for (id, (http, peer)) in addresses {
             let data = dir.join(format!("node-{id}"));
             let mut args = vec!["serve".to_owned(), "--exit-with-stdin".to_owned()];
@@ -111,7 +155,8 @@ impl System for OurNodes {
     }
 
     fn promises(&self) -> Promises {
-        promises(self.mode)
+        // A planted flaw takes nothing off it: that is what convicts.
+        self.setting.promises(self.mode)
     }
 
     async fn start(&self, nodes: usize, _seed: u64) -> anyhow::Result<Box<dyn Running>> {
@@ -204,6 +249,7 @@ fn last_line(log: &Path) -> String {
 /// All nodes. Dropped, it kills them and removes their data; their logs stay.
 struct Cluster {
     mode: Mode,
+    level: Level,
     nodes: BTreeMap<NodeId, Node>,
     nursery: Nursery,
     /// None: all nodes are on loopback, and make their faults themselves.
@@ -269,7 +315,7 @@ impl Running for Cluster {
     }
 
     fn client(&self, node: NodeId) -> Box<dyn Client> {
-        Box::new(RegistryClient::new(self.nodes[&node].caller.clone(), self.mode))
+        Box::new(RegistryClient::new(self.nodes[&node].caller.clone(), self.mode, self.level))
     }
 
     fn has_leader(&self) -> bool {
