@@ -6,6 +6,8 @@ mod comparison;
 mod corpus;
 mod filed;
 mod logs;
+mod others;
+mod porcupine;
 mod processes;
 mod report;
 mod runner;
