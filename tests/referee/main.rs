@@ -14,6 +14,7 @@ mod runner;
 mod sides;
 mod synthetic;
 mod toys;
+mod weaker;
 
 /// Says that a test cannot run here. Straight to standard error: the harness would keep what a passing test prints to itself.
 fn skipped(why: &str) {
