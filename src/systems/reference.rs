@@ -21,7 +21,7 @@ impl System for Reference {
     }
 
     fn promises(&self) -> Promises {
-        Promises { linearizable: true, available: false, converges: true }
+        Promises::LINEARIZABLE
     }
 
     async fn start(&self, nodes: usize, _seed: u64) -> anyhow::Result<Box<dyn Running>> {
