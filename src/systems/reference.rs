@@ -21,7 +21,7 @@ impl System for Reference {
     }
 
     fn promises(&self) -> Promises {
-        Promises { linearizable: true, available: false, converges: true }
+        Promises::LINEARIZABLE
     }
 
     async fn start(&self, nodes: usize, _seed: u64) -> anyhow::Result<Box<dyn Running>> {
@@ -88,7 +88,7 @@ impl Running for RunningReference {
     }
 
     async fn reached(&self, node: NodeId, _deadline: Instant) -> anyhow::Result<Reach> {
-        Ok(Reach { fully: self.registry().reach(node), partly: BTreeSet::new() })
+        Ok(Reach { fully: self.registry().reach(node), ..Reach::default() })
     }
 
     async fn kill(&self, node: NodeId) -> anyhow::Result<()> {
