@@ -8,7 +8,6 @@ use tokio::task::JoinSet;
 
 use super::client::{Running, System};
 use super::contest::{Ahead, Contest};
-use super::generator::Generator;
 use super::history::{Event, Header};
 use super::nemesis::{Course, NemesisError, carry_out, lift_all};
 use super::scene::{Caller, Scene, Settings};
@@ -98,13 +97,16 @@ struct Tasks {
 
 fn scene(running: Box<dyn Running>, course: &Course, settings: Settings) -> Scene {
     let mut calm_since = Duration::ZERO;
-    let ahead = course.times().into_iter().map(|(id, _, at, until)| {
-        let ahead = Ahead { id, at, calm_since };
-        calm_since = until;
-        ahead
-    });
-    let contest = Contest::new(running.nodes(), &ahead.collect::<Vec<_>>());
-    Scene::new(running, settings, Generator::new(course.seed()), contest)
+    let mut ahead = Vec::new();
+    // What belongs together has its names before the first of it.
+    for times in course.times() {
+        if times.group == times.id {
+            ahead.push(Ahead { id: times.id, at: times.at, calm_since: calm_since.min(times.at) });
+        }
+        calm_since = calm_since.max(times.until.unwrap_or(times.at));
+    }
+    let contest = Contest::new(running.nodes(), &ahead);
+    Scene::new(running, settings, course.seed(), contest)
 }
 
 async fn conduct(

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use crate::model::ident::NodeId;
 use crate::referee::client::{Client, Completion, Promises, Reach, Running, System};
 use crate::referee::history::{Conflict, Found, Joined, Membership, Registered, Unregistered, View, What};
+use crate::referee::situation::Links;
 
 /// The system `reference`.
 pub struct Reference;
@@ -82,8 +83,8 @@ impl Running for RunningReference {
         None
     }
 
-    async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()> {
-        self.registry().cut = links.iter().copied().collect();
+    async fn set_links(&self, links: &Links) -> anyhow::Result<()> {
+        self.registry().cut = links.cut.clone();
         Ok(())
     }
 

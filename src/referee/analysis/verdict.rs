@@ -7,7 +7,7 @@ use super::faults::{Fault, Span, ms, ns};
 use super::linearizable::Linearizability;
 use super::ops::{Op, Outcome};
 use super::story::Story;
-use crate::referee::history::{Installed, Side, What};
+use crate::referee::history::{ANSWER_DROPPED, Installed, Side, What};
 
 /// In the order from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -85,7 +85,7 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
     if promises.one_order && story.faults.all.iter().any(|fault| leaves_minority(story, fault)) {
         add("minority-refuses", "The minority side refuses writes", true, minority_refuses(story));
     }
-    if promises.majority && !story.faults.all.is_empty() {
+    if promises.majority && story.faults.all.iter().any(|fault| leaves_majority(story, fault)) {
         add("majority-goes-on", "The majority side goes on", true, majority_goes_on(story));
     }
     add("all-answer", "Every node that is up answers", promises.available, all_answer(story, found));
@@ -200,14 +200,30 @@ fn minority_refuses(story: &Story) -> Answer {
     holds(format!("{}: {refused} refused, {left} left unknown, none acknowledged", plural(writes.len(), "write")))
 }
 
+/// Whether it was in force for long enough, and left enough nodes, that the others must have elected somebody and gone on.
+fn leaves_majority(story: &Story, fault: &Fault) -> bool {
+    let nodes = story.run.header.nodes.len();
+    let long = fault.in_force(story.run_end()).is_none_or(|span| span.len() > ns(story.run.bounds.election));
+    let left = nodes - if fault.stops() { fault.nodes.len() } else { 0 };
+    // All links cut: nobody reaches anybody.
+    long && left * 2 > nodes && fault.cut.len() < nodes * (nodes - 1)
+}
+
+/// Writes count from one election after the last fault came or went.
 fn majority_goes_on(story: &Story) -> Answer {
     let election = ns(story.run.bounds.election);
     let (mut judged, mut tried, mut acked, mut evidence) = (0, 0, 0, Vec::new());
-    for fault in &story.faults.all {
+    for fault in story.faults.all.iter().filter(|fault| leaves_majority(story, fault)) {
         let Some(span) = fault.in_force(story.run_end()) else { continue };
         let writes = story.ops.iter().filter(|op| {
             let ended = op.ended.unwrap_or(u64::MAX);
-            op.side == Some(Side::Majority) && op.writes() && op.invoked >= span.from + election && ended <= span.to
+            let since = op.invoked.saturating_sub(election);
+            op.side == Some(Side::Majority)
+                && op.writes()
+                && op.error != Some(ANSWER_DROPPED)
+                && since >= span.from
+                && ended <= span.to
+                && story.faults.steady(Span { from: since + 1, to: ended - 1 })
         });
         let outcomes: Vec<Outcome> = writes.map(|op| op.outcome).collect();
         if outcomes.is_empty() {
@@ -302,7 +318,7 @@ fn one_record(story: &Story, found: &Findings) -> Answer {
         let detail = format!("{} missing, {} duplicate, {} wrong", missing.len(), duplicate.len(), wrong.len());
         return violated(detail, missing.iter().chain(duplicate).chain(wrong).cloned().collect());
     }
-    if conflicts.told_by.len() < story.run.header.nodes.len() {
+    if conflicts.told_by.len() < story.core().len() {
         return unknown("not every node told its conflict records");
     }
     if conflicts.losing_grants == 0 {
