@@ -16,6 +16,8 @@ use crate::model::ident::NodeId;
 const LINKS_FOR: Duration = Duration::from_secs(5);
 /// How long an act on one node may take.
 const ACT_MAX: Duration = Duration::from_secs(5);
+/// How long a node that another fault has stopped is waited for.
+const UP_MAX: Duration = Duration::from_secs(3);
 /// How long killed nodes may take to come back: longer than any other fault that is in force meanwhile.
 const RESTART_MAX: Duration = Duration::from_secs(30);
 /// How long it may take to remove a member and to have another in its place.
@@ -37,11 +39,7 @@ fn surely() -> Done {
 
 /// Does it. Afterwards the situation has it, unless nothing was done.
 pub async fn begin(scene: &Arc<Scene>, fault: &Fault) -> Result<Done, NemesisError> {
-    let down = {
-        let situation = scene.situation();
-        fault.harm.nodes().into_iter().find(|node| !situation.is_up(*node))
-    };
-    if let Some(node) = down {
+    if let Some(node) = still_down(scene, fault).await {
         return Ok(Done::Not(format!("node {node} was stopped already")));
     }
     let running = &scene.running;
@@ -143,6 +141,21 @@ pub async fn end(scene: &Arc<Scene>, fault: &Fault) -> Result<Done, NemesisError
         set_links(scene, "setting the links of nodes that came back").await?;
     }
     Ok(done)
+}
+
+/// A node that it is to be done to and that another fault has stopped; one that is just coming back is waited for.
+async fn still_down(scene: &Scene, fault: &Fault) -> Option<NodeId> {
+    let end = Instant::now() + UP_MAX;
+    loop {
+        let down = {
+            let situation = scene.situation();
+            fault.harm.nodes().into_iter().find(|node| !situation.is_up(*node))
+        };
+        if down.is_none() || Instant::now() >= end {
+            return down;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The calls of a node that is being killed do not count, so the situation knows first.

@@ -5,6 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::Context;
+use jiff::Timestamp;
+
 /// The file that the clock's node reads its offset from, each time it asks what time it is.
 pub struct Clock {
     library: PathBuf,
@@ -42,6 +45,22 @@ impl Clock {
     pub fn give(&self, command: &mut Command) {
         command.env("LD_PRELOAD", &self.library).env("FAKETIME_TIMESTAMP_FILE", &self.file);
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+    }
+
+    /// By how much it is off, as a program shows it that goes by it.
+    pub fn shown_offset_ms(&self) -> anyhow::Result<i64> {
+        let mut date = Command::new("date");
+        date.arg("+%s%3N");
+        self.give(&mut date);
+        let shown = String::from_utf8(date.output().context("cannot start date")?.stdout)?;
+        let shown: i64 = shown.trim().parse().with_context(|| format!("date shows {shown:?}"))?;
+        Ok(shown - Timestamp::now().as_millisecond())
+    }
+
+    /// Whether a process goes by some clock of this kind.
+    pub fn is_followed_by(&self, process: u32) -> bool {
+        let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
+        maps.contains(&*self.library.to_string_lossy())
     }
 
     /// Sets it off by so much from the machine's clock.

@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 
 use super::Place;
 use super::children::{self, Nursery};
-use super::clocks::Clock;
+use super::clocks::{self, Clock};
 use super::disks::Disk;
 use crate::client::call::Caller;
 use crate::model::ident::NodeId;
+
+/// A program that shows what time it is takes a moment to start.
+const CLOCK_ERROR_MS: u64 = 2_000;
 
 /// A place in the cluster: its addresses stay, whoever is there.
 pub struct Node {
@@ -95,8 +98,15 @@ impl Node {
         self.root.join(format!("as-{}", self.id()))
     }
 
-    pub fn clock(&self) -> Option<&Clock> {
-        self.clock.as_ref()
+    /// Sets its wall clock off by so much from the machine's.
+    pub fn set_clock(&self, offset_ms: i64) -> anyhow::Result<()> {
+        let clock = self.clock.as_ref().context(clocks::MISSING)?;
+        clock.set(offset_ms)?;
+        let process = self.process().child.as_ref().map(Child::id).context("it does not run")?;
+        ensure!(clock.is_followed_by(process), "it does not go by its clock");
+        let shown = clock.shown_offset_ms()?;
+        ensure!(shown.abs_diff(offset_ms) < CLOCK_ERROR_MS, "its clock is off by {shown} ms, not {offset_ms}");
+        Ok(())
     }
 
     pub fn disk(&self) -> Option<&Disk> {

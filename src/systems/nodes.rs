@@ -40,9 +40,6 @@ const PROBE_WAIT: Duration = Duration::from_millis(400);
 const POLL_PERIOD: Duration = Duration::from_millis(50);
 /// Where a node that has an address of its own serves clients and peers.
 const PORTS: (u16, u16) = (7401, 7501);
-/// By how much a clock may seem to be off: a date is told in whole seconds, and anew once a second.
-const DATE_ERROR_MS: i64 = 3_000;
-
 /// What clients ask of our nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
@@ -350,15 +347,7 @@ impl Running for Cluster {
 
     async fn skew(&self, node: NodeId, offset_ms: i64) -> anyhow::Result<()> {
         let node = self.node(node)?;
-        node.clock().context(clocks::MISSING)?.set(offset_ms)?;
-        // The caller's patience bounds it.
-        loop {
-            let off = registry_client::clock_offset_ms(node.http).await?;
-            if off.abs_diff(offset_ms) <= DATE_ERROR_MS.unsigned_abs() {
-                return Ok(());
-            }
-            sleep(POLL_PERIOD).await;
-        }
+        node.set_clock(offset_ms)
     }
 
     async fn remove(&self, node: NodeId) -> anyhow::Result<()> {

@@ -1,14 +1,11 @@
 //! Our API as the referee's clients call it: one request for one call, and no more certainty than the answer gives.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::client::call::{CallOptions, Caller, CommandError};
 use crate::model::command::{Action, Condition};
@@ -297,20 +294,4 @@ impl Reader<'_> {
 
 fn left(deadline: Instant) -> anyhow::Result<Duration> {
     deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()).context("no time is left")
-}
-
-/// By how much the clock of a node is off from this machine's, by the date of its answers: to about a second.
-pub async fn clock_offset_ms(http: SocketAddr) -> anyhow::Result<i64> {
-    let mut stream = TcpStream::connect(http).await?;
-    let request = format!("GET /livez HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.take(64 << 10).read_to_string(&mut answer).await?;
-    let dates = answer.lines().take_while(|line| !line.is_empty()).filter_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("date").then_some(value.trim())
-    });
-    let date = dates.last().context("the answer has no date")?;
-    let date = jiff::fmt::rfc2822::parse(date).context("its date cannot be read")?;
-    Ok(date.timestamp().as_millisecond() - jiff::Timestamp::now().as_millisecond())
 }

@@ -260,7 +260,7 @@ fn all_answer(story: &Story, found: &Findings) -> Answer {
     if total.all() == 0 {
         return unknown("no call was made to a node that was up");
     }
-    if story.faults.felt().next().is_some() && found.availability.in_faults.all() == 0 {
+    if leave_somebody(story) && found.availability.in_faults.all() == 0 {
         return unknown("no call was made while a fault was in force");
     }
     holds(format!(
@@ -329,6 +329,12 @@ fn one_record(story: &Story, found: &Findings) -> Answer {
     holds(format!("{losers} in {names}, one record each, the same on every node"))
 }
 
+/// Whether there was a fault with nodes up that could have answered.
+fn leave_somebody(story: &Story) -> bool {
+    let nodes = story.run.header.nodes.len();
+    story.faults.felt().any(|fault| !fault.stops() || fault.nodes.len() < nodes)
+}
+
 /// A run that checked nothing has proved nothing.
 fn tested(story: &Story, found: &Findings) -> Answer {
     for kind in &story.run.required {
@@ -354,7 +360,7 @@ fn tested(story: &Story, found: &Findings) -> Answer {
         return holds(format!("{}, no faults", plural(story.ops.len(), "call")));
     }
     let used: std::collections::BTreeSet<&str> = story.ops.iter().map(Op::f).collect();
-    for f in used {
+    for f in used.into_iter().filter(|_| leave_somebody(story)) {
         let in_fault =
             |op: &&Op| op.f() == f && op.outcome == Outcome::Ok && op.side.is_some_and(|side| side != Side::Whole);
         if !story.ops.iter().any(|op| in_fault(&op)) {
@@ -363,9 +369,10 @@ fn tested(story: &Story, found: &Findings) -> Answer {
     }
     let faults = story.faults.felt().count();
     holds(format!(
-        "{} through {}, every kind of call answered in one",
+        "{} through {}{}",
         plural(found.operations, "call"),
-        plural(faults, "fault")
+        plural(faults, "fault"),
+        if leave_somebody(story) { ", every kind of call answered in one" } else { " that left nobody to call" }
     ))
 }
 
