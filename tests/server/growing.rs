@@ -144,7 +144,7 @@ fn what_cannot_join_is_told_why_in_one_line() {
             3,
             "cannot join by http://127.0.0.1:1",
         ),
-        (&["--id", "2", "--peer", "127.0.0.1:0", "--join", "ftp://x"], 3, "is not http"),
+        (&["--id", "2", "--peer", "127.0.0.1:0", "--join", "ftp://x"], 64, "is not http"),
         (&["--id", "2", "--join", &url, "--cluster", "2=127.0.0.1:1"], 64, "cannot be used with"),
         (&["--id", "2", "--learner"], 64, "--join"),
     ];
