@@ -7,12 +7,13 @@ pub mod children;
 pub mod nodes;
 pub mod ports;
 pub mod reference;
+mod reference_table;
 pub mod registry_client;
 
 use std::path::PathBuf;
 
 use crate::model::ident::Mode;
-use crate::referee::client::{Promises, System};
+use crate::referee::client::{Abilities, Promises, System};
 use nodes::OurNodes;
 use reference::Reference;
 
@@ -74,6 +75,11 @@ fn promises(mode: Mode) -> Promises {
         Mode::Cp => Promises { linearizable: true, available: false, converges: true },
         Mode::Ap => Promises { linearizable: false, available: true, converges: true },
     }
+}
+
+/// What each mode can do. `cp` has no conflicts: nobody there loses a name but to a takeover.
+fn abilities(mode: Mode) -> Abilities {
+    Abilities { conflicts: mode == Mode::Ap, ..Abilities::ALL }
 }
 
 #[cfg(test)]

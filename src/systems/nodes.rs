@@ -17,10 +17,10 @@ use tokio::time::sleep;
 use super::children::{self, Nursery};
 use super::ports::Reserved;
 use super::registry_client::{self, RegistryClient};
-use super::{Place, promises};
+use super::{Place, abilities, promises};
 use crate::client::call::Caller;
 use crate::model::ident::{Mode, NodeId};
-use crate::referee::client::{Client, Promises, Reach, Running, System};
+use crate::referee::client::{Abilities, Client, Promises, Reach, Running, System};
 use crate::referee::history::{Conflict, View};
 use crate::wire::cluster::{FaultsBody, PeerFaultsBody};
 
@@ -93,6 +93,10 @@ impl System for OurNodes {
 
     fn promises(&self) -> Promises {
         promises(self.mode)
+    }
+
+    fn abilities(&self) -> Abilities {
+        abilities(self.mode)
     }
 
     async fn start(&self, nodes: usize, _seed: u64) -> anyhow::Result<Box<dyn Running>> {
