@@ -26,7 +26,7 @@ use crate::systems::{self, Place};
 
 #[derive(Args, Clone, Debug)]
 pub struct CompareArgs {
-    /// What to compare, joined by commas: cp, ap, reference
+    /// What to compare, joined by commas: cp, ap, cp-stale, cp-leader, ap-quorum, reference
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cp,ap")]
     pub systems: Vec<String>,
     /// Nodes of each system
@@ -155,6 +155,10 @@ fn run_in(
     println!("{}", page.display());
     if args.open {
         open(&page);
+    }
+    if judged.set.runs.is_empty() {
+        // Nothing ran, so nothing is known.
+        return Ok(Exit::Unknown);
     }
     Ok(match judged.verdict() {
         Some(Verdict::Holds) | None => Exit::Yes,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 use super::history::{Conflict, View, What};
+use super::schedule::FaultKind;
 use super::watched::Watched;
 use crate::model::ident::NodeId;
 
@@ -38,11 +39,33 @@ pub trait Client: Send {
 /// What a system promises, and so what its verdict depends on. Everything is measured on every system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Promises {
+    /// Every answer, those to reads too, is as of one machine that takes one call at a time.
     pub linearizable: bool,
+    /// The writes alone are, whatever reads show: a name never has two owners. What is linearizable promises this too.
+    pub one_order: bool,
+    /// Nodes that are a majority and reach each other go on.
+    pub majority: bool,
     /// Every node that is up answers everything, cut off or not.
     pub available: bool,
-    /// After a heal all nodes agree, with exactly one conflict record per losing grant.
+    /// After a heal all nodes agree.
     pub converges: bool,
+    /// A grant that loses to another leaves exactly one conflict record.
+    pub records: bool,
+}
+
+impl Promises {
+    pub const NONE: Self = Self {
+        linearizable: false,
+        one_order: false,
+        majority: false,
+        available: false,
+        converges: false,
+        records: false,
+    };
+    /// One order of writes that a majority agrees on; reads may lag behind it.
+    pub const CONSENSUS: Self = Self { one_order: true, majority: true, converges: true, ..Self::NONE };
+    /// The same with reads that do not.
+    pub const LINEARIZABLE: Self = Self { linearizable: true, ..Self::CONSENSUS };
 }
 
 /// What a system can do at all. What it cannot is left out of its workload, and is blank in the report, never zero.
@@ -81,6 +104,10 @@ pub trait System: Send + Sync {
     fn name(&self) -> &str;
     fn promises(&self) -> Promises;
     fn abilities(&self) -> Abilities;
+    /// What this machine lacks to run it, with the command that mends it. It is then left out of a comparison.
+    fn missing(&self) -> Option<String> {
+        None
+    }
     /// Starts `nodes` nodes (ids 1, 2, …) and waits until they serve.
     async fn start(&self, nodes: usize, seed: u64) -> anyhow::Result<Box<dyn Running>>;
 }
@@ -90,10 +117,18 @@ pub trait System: Send + Sync {
 pub trait Running: Send + Sync {
     fn nodes(&self) -> Vec<NodeId>;
     fn client(&self, node: NodeId) -> Box<dyn Client>;
+    /// What a reader has to know of what runs: program and version, settings that are not the usual ones. By what it is called.
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
     /// Whether one of the nodes leads, when all is well.
     fn has_leader(&self) -> bool;
     /// Who leads, as most nodes see it now; None where the word means nothing.
     async fn leader(&self) -> Option<NodeId>;
+    /// Why a kind of fault cannot be made here, with the mend if there is one. It is then skipped.
+    fn cannot(&self, _kind: FaultKind) -> Option<String> {
+        None
+    }
     /// Makes exactly these directed links pass nothing; they are in force when it returns. Nodes that are stopped need not know.
     async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()>;
     /// The peers that a node reaches now, asked through the faults in force. Err: the node itself did not answer.

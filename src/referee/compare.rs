@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::client::System;
+use super::formats::{export, own};
 use super::nemesis::Course;
 use super::recorder;
 use super::report::data::{Bounds, Fact, Run, RunSet, Skipped};
@@ -67,13 +68,26 @@ pub async fn compare(
     // "The leader" is looked up in the first run, so a system that has one goes first.
     order.sort_by_key(|at| !comparison.entrants[*at].system.promises().linearizable);
     let mut course = Course::Symbolic(comparison.plan.clone());
-    let mut runs = Vec::new();
+    let (mut runs, mut skipped) = (Vec::new(), comparison.skipped);
     for at in order {
         let entrant = &comparison.entrants[at];
         let name = entrant.system.name();
+        let mut skip = |why: String| skipped.push(Skipped { system: name.to_owned(), why });
+        if let Some(why) = entrant.system.missing() {
+            skip(why);
+            continue;
+        }
         let (nodes, settings) = (comparison.plan.nodes, comparison.settings);
         let tell_phase = |phase: &str| tell(name, phase);
-        let recorded = runner::run(&*entrant.system, &course, nodes, settings, stop.clone(), &tell_phase).await?;
+        let recorded = match runner::run(&*entrant.system, &course, nodes, settings, stop.clone(), &tell_phase).await {
+            Ok(recorded) => recorded,
+            // Another's trouble with this machine says nothing of the systems that are judged.
+            Err(why @ (RunnerError::Start { .. } | RunnerError::Nemesis { .. })) if !entrant.decides => {
+                skip(why.to_string());
+                continue;
+            }
+            Err(why) => return Err(why.into()),
+        };
         if let Course::Symbolic(_) = course {
             write_schedule(&comparison.out, &recorded.schedule)?;
             course = Course::Resolved(recorded.schedule.clone());
@@ -94,7 +108,7 @@ pub async fn compare(
         schedule,
         facts: comparison.facts,
         runs: runs.into_iter().map(|(_, run)| run).collect(),
-        skipped: comparison.skipped,
+        skipped,
     })
 }
 
@@ -104,6 +118,7 @@ fn run_of(entrant: &Entrant, plan: &Plan, recorded: Recorded) -> Run {
     required.dedup();
     let mut facts =
         vec![Fact::new("took", format!("{:.1} s, starting and stopping included", recorded.took.as_secs_f64()))];
+    facts.extend(recorded.facts.into_iter().map(|(what, value)| Fact::new(what, value)));
     facts.extend(recorded.warnings.into_iter().map(|warning| Fact::new(WARNING, warning)));
     Run {
         header: recorded.header,
@@ -136,5 +151,10 @@ fn write_history(out: &Path, recorded: &Recorded) -> Result<(), CompareError> {
     let path = dir.join("history.ndjson");
     fs::create_dir_all(&dir)
         .and_then(|()| recorder::write(&path, &recorded.header, &recorded.events))
+        .map_err(|error| CompareError::Unwritable { path, error })?;
+    // A history that cannot be read as calls has its verdict, unknown, from the analysis.
+    let Ok(calls) = own::calls(&recorded.events) else { return Ok(()) };
+    let path = dir.join("history.edn");
+    fs::write(&path, export::edn_of_many(&export::registers(&calls.names)))
         .map_err(|error| CompareError::Unwritable { path, error })
 }

@@ -92,11 +92,19 @@ pub async fn carry_out(
             }
         };
         sleep_until(scene.instant(at)).await;
-        tell(kind.as_str());
-        begin(scene, &fault).await?;
-        sleep_until(scene.instant(until)).await;
-        end(scene, &fault).await?;
-        tell("healed");
+        match scene.running.cannot(kind) {
+            Some(why) => {
+                note(scene, &fault, true, Installed::Skipped, &why);
+                note(scene, &fault, false, Installed::Skipped, &why);
+            }
+            None => {
+                tell(kind.as_str());
+                begin(scene, &fault).await?;
+                sleep_until(scene.instant(until)).await;
+                end(scene, &fault).await?;
+                tell("healed");
+            }
+        }
         faults.push(fault);
     }
     let length_ms = u64::try_from(course.length().as_millis()).unwrap_or(u64::MAX);

@@ -21,6 +21,8 @@ pub struct Recorded {
     pub header: Header,
     pub events: Vec<Event>,
     pub schedule: Schedule,
+    /// What the system says of itself: program, version, settings.
+    pub facts: Vec<(&'static str, String)>,
     /// What the referee has to say of its own work; not the system's fault.
     pub warnings: Vec<String>,
     /// From the order to start to the last answer.
@@ -77,6 +79,7 @@ pub async fn run(
         schedule: schedule.hash(),
         concurrency: (scene.running.nodes().len() * (settings.clients_per_node + 1)) as u64,
     };
+    let facts = scene.running.facts();
     let events = scene.recorder.take();
     tell("stopping");
     // All tasks have ended, so that nobody else holds it; were it otherwise, dropping it ends the system too.
@@ -85,7 +88,7 @@ pub async fn run(
     {
         warnings.push(format!("it did not stop in good order: {why:#}"));
     }
-    Ok(Recorded { header, events, schedule, warnings, took: ordered.elapsed() })
+    Ok(Recorded { header, events, schedule, facts, warnings, took: ordered.elapsed() })
 }
 
 struct Tasks {

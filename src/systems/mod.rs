@@ -13,8 +13,8 @@ pub mod registry_client;
 use std::path::PathBuf;
 
 use crate::model::ident::Mode;
-use crate::referee::client::{Abilities, Promises, System};
-use nodes::OurNodes;
+use crate::referee::client::System;
+use nodes::{OurNodes, Setting};
 use reference::Reference;
 
 /// What systems need of the place that they are started in.
@@ -26,19 +26,18 @@ pub struct Place {
     pub dir: PathBuf,
 }
 
-/// Names that the command line knows and this version cannot start.
-const NOT_YET: [&str; 10] = [
-    "cp-stale",
-    "cp-leader",
-    "ap-quorum",
-    "etcd",
-    "etcd-stale",
-    "zookeeper",
-    "erlang-global",
-    "erlang-pg",
-    "postgresql",
-    "postgresql-2pc",
+/// Our own, with what clients ask of them.
+const OURS: [(&str, Mode, Setting); 5] = [
+    ("cp", Mode::Cp, Setting::Usual),
+    ("ap", Mode::Ap, Setting::Usual),
+    ("cp-stale", Mode::Cp, Setting::StaleReads),
+    ("cp-leader", Mode::Cp, Setting::LeaderReads),
+    ("ap-quorum", Mode::Ap, Setting::Quorums),
 ];
+
+/// Names that the command line knows and this version cannot start.
+const NOT_YET: [&str; 7] =
+    ["etcd", "etcd-stale", "zookeeper", "erlang-global", "erlang-pg", "postgresql", "postgresql-2pc"];
 
 /// Our nodes with a flaw planted: name, mode, and what `serve --flaw` calls it.
 const FLAWED: [(&str, Mode, &str); 4] = [
@@ -50,54 +49,64 @@ const FLAWED: [(&str, Mode, &str); 4] = [
 
 /// The system of that name, not started yet. The error says in one line which there are.
 pub fn named(name: &str, place: &Place) -> Result<Box<dyn System>, String> {
-    let ours = |mode, flaw| -> Box<dyn System> { Box::new(OurNodes::new(name, mode, flaw, place)) };
-    let flawed = FLAWED.iter().filter(|_| crate::FLAWS).find(|(flawed, _, _)| *flawed == name);
-    match name {
-        "cp" => Ok(ours(Mode::Cp, None)),
-        "ap" => Ok(ours(Mode::Ap, None)),
-        "reference" => Ok(Box::new(Reference)),
-        _ if NOT_YET.contains(&name) => Err(format!("{name} is not in this version; there are cp, ap and reference")),
-        _ => match flawed {
-            Some((_, mode, flaw)) => Ok(ours(*mode, Some(*flaw))),
-            None => Err(format!("{name:?} is no system; there are cp, ap and reference")),
-        },
+    let ours = |mode, setting, flaw| -> Box<dyn System> { Box::new(OurNodes::new(name, mode, setting, flaw, place)) };
+    if let Some((_, mode, setting)) = OURS.iter().find(|(known, _, _)| *known == name) {
+        return Ok(ours(*mode, *setting, None));
     }
+    if let Some((_, mode, flaw)) = FLAWED.iter().filter(|_| crate::FLAWS).find(|(flawed, _, _)| *flawed == name) {
+        return Ok(ours(*mode, Setting::Usual, Some(*flaw)));
+    }
+    match name {
+        "reference" => Ok(Box::new(Reference)),
+        _ if NOT_YET.contains(&name) => Err(format!("{name} is not in this version; there are {}", known())),
+        _ => Err(format!("{name:?} is no system; there are {}", known())),
+    }
+}
+
+/// Every name that can be started, joined by commas.
+fn known() -> String {
+    OURS.iter().map(|(name, _, _)| *name).chain(["reference"]).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether a system is of our own making, so that its verdict decides a comparison's. The reference is a measure, not a system.
 pub fn is_ours(name: &str) -> bool {
-    name == "cp" || name == "ap" || FLAWED.iter().any(|(flawed, _, _)| *flawed == name)
-}
-
-/// What each mode promises. A planted flaw takes nothing off it: that is what convicts.
-fn promises(mode: Mode) -> Promises {
-    match mode {
-        Mode::Cp => Promises { linearizable: true, available: false, converges: true },
-        Mode::Ap => Promises { linearizable: false, available: true, converges: true },
-    }
-}
-
-/// What each mode can do. `cp` has no conflicts: nobody there loses a name but to a takeover.
-fn abilities(mode: Mode) -> Abilities {
-    Abilities { conflicts: mode == Mode::Ap, ..Abilities::ALL }
+    OURS.iter().any(|(ours, _, _)| *ours == name) || FLAWED.iter().any(|(flawed, _, _)| *flawed == name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::referee::client::Promises;
 
     #[test]
     fn every_name_of_the_command_line_is_known_or_told_to_be_missing() {
         let place = Place { program: "quorate".into(), dir: "runs".into() };
-        for name in ["cp", "ap", "reference"] {
+        for name in OURS.map(|(name, _, _)| name).into_iter().chain(["reference"]) {
             assert_eq!(named(name, &place).unwrap().name(), name);
         }
         for name in NOT_YET {
             assert!(named(name, &place).err().unwrap().contains("not in this version"));
         }
-        assert_eq!(named("raft", &place).err().unwrap(), "\"raft\" is no system; there are cp, ap and reference");
+        let unknown = named("raft", &place).err().unwrap();
+        assert_eq!(unknown, "\"raft\" is no system; there are cp, ap, cp-stale, cp-leader, ap-quorum, reference");
+    }
+
+    #[test]
+    fn a_planted_flaw_takes_nothing_off_what_is_promised() {
+        let place = Place { program: "quorate".into(), dir: "runs".into() };
         for (name, mode, _) in FLAWED {
-            assert_eq!(named(name, &place).unwrap().promises(), promises(mode));
+            let honest = named(mode.as_str(), &place).unwrap();
+            assert_eq!(named(name, &place).unwrap().promises(), honest.promises());
         }
+    }
+
+    #[test]
+    fn who_asks_for_less_is_promised_less() {
+        let place = Place { program: "quorate".into(), dir: "runs".into() };
+        let promises = |name: &str| named(name, &place).unwrap().promises();
+        let Promises { linearizable, one_order, .. } = promises("cp-stale");
+        assert!(!linearizable && one_order);
+        assert_eq!(promises("cp-leader"), promises("cp"));
+        assert!(promises("ap").available && !promises("ap-quorum").available);
     }
 }

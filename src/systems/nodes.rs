@@ -14,14 +14,15 @@ use rustix::process::Signal;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::Place;
 use super::children::{self, Nursery};
 use super::ports::Reserved;
-use super::registry_client::{self, RegistryClient};
-use super::{Place, abilities, promises};
+use super::registry_client::{self, Level, RegistryClient};
 use crate::client::call::Caller;
 use crate::model::ident::{Mode, NodeId};
 use crate::referee::client::{Abilities, Client, Promises, Reach, Running, System};
 use crate::referee::history::{Conflict, View};
+use crate::registry::Consistency;
 use crate::wire::cluster::{FaultsBody, PeerFaultsBody};
 
 /// How often a cluster is started anew when a port was taken in the moment between.
@@ -36,18 +37,62 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 const PROBE_WAIT: Duration = Duration::from_millis(400);
 const POLL_PERIOD: Duration = Duration::from_millis(50);
 
-/// The systems `cp` and `ap`, and those with a planted flaw.
+/// What clients ask of our nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// What each mode gives by itself.
+    Usual,
+    /// `cp`: reads of some committed prefix.
+    StaleReads,
+    /// `cp`: reads by the leader's lease.
+    LeaderReads,
+    /// `ap`: writes that a majority has, reads of what a majority knows together.
+    Quorums,
+}
+
+impl Setting {
+    /// Of `nodes` nodes.
+    fn level(self, nodes: usize) -> Level {
+        let reads = |consistency| Level { consistency: Some(consistency), acks: None };
+        let majority = nodes / 2 + 1;
+        match self {
+            Setting::Usual => Level::default(),
+            Setting::StaleReads => reads(Consistency::Stale),
+            Setting::LeaderReads => reads(Consistency::Leader),
+            Setting::Quorums => Level { consistency: Some(Consistency::Quorum(majority)), acks: Some(majority) },
+        }
+    }
+
+    /// What each mode promises when it is asked for this.
+    fn promises(self, mode: Mode) -> Promises {
+        let gossip = Promises { converges: true, records: true, ..Promises::NONE };
+        match (mode, self) {
+            // By the leader's lease: as long as clocks run within 20 % of each other, which nothing here disturbs.
+            (Mode::Cp, Setting::Usual | Setting::LeaderReads | Setting::Quorums) => Promises::LINEARIZABLE,
+            (Mode::Cp, Setting::StaleReads) => Promises::CONSENSUS,
+            // What waits for a majority does not get one on every side.
+            (Mode::Ap, Setting::Quorums) => gossip,
+            (Mode::Ap, Setting::Usual | Setting::StaleReads | Setting::LeaderReads) => {
+                Promises { available: true, ..gossip }
+            }
+        }
+    }
+}
+
+/// The systems `cp` and `ap`, the same asked for less or more, and those with a planted flaw.
 pub struct OurNodes {
     name: String,
     mode: Mode,
+    setting: Setting,
     flaw: Option<&'static str>,
     program: PathBuf,
     dir: PathBuf,
 }
 
 impl OurNodes {
-    pub fn new(name: &str, mode: Mode, flaw: Option<&'static str>, place: &Place) -> Self {
-        Self { name: name.to_owned(), mode, flaw, program: place.program.clone(), dir: place.dir.join(name) }
+    pub fn new(name: &str, mode: Mode, setting: Setting, flaw: Option<&'static str>, place: &Place) -> Self {
+        let (program, dir) = (place.program.clone(), place.dir.join(name));
+        Self { name: name.to_owned(), mode, setting, flaw, program, dir }
     }
 
     fn spawn_all(&self, nodes: usize) -> anyhow::Result<Cluster> {
@@ -56,7 +101,8 @@ impl OurNodes {
         let reserve = || ids.clone().map(|id| Ok((id, Reserved::new()?))).collect::<io::Result<BTreeMap<_, _>>>();
         let (http, peer) = (reserve()?, reserve()?);
         let members = peer.iter().map(|(id, port)| format!("{id}={}", port.addr())).collect::<Vec<_>>().join(",");
-        let mut cluster = Cluster { mode: self.mode, nodes: BTreeMap::new(), nursery: Nursery::new()? };
+        let level = self.setting.level(nodes);
+        let mut cluster = Cluster { mode: self.mode, level, nodes: BTreeMap::new(), nursery: Nursery::new()? };
         for ((id, http), peer) in http.into_iter().zip(peer.into_values()) {
             let data = self.dir.join(format!("node-{id}"));
             let (http, peer) = (http.release(), peer.release());
@@ -92,11 +138,13 @@ impl System for OurNodes {
     }
 
     fn promises(&self) -> Promises {
-        promises(self.mode)
+        // A planted flaw takes nothing off it: that is what convicts.
+        self.setting.promises(self.mode)
     }
 
     fn abilities(&self) -> Abilities {
-        abilities(self.mode)
+        // Nobody loses a name in `cp` but to a takeover.
+        Abilities { conflicts: self.mode == Mode::Ap, ..Abilities::ALL }
     }
 
     async fn start(&self, nodes: usize, _seed: u64) -> anyhow::Result<Box<dyn Running>> {
@@ -181,6 +229,7 @@ fn last_line(log: &Path) -> String {
 /// All nodes. Dropped, it kills them and removes their data; their logs stay.
 struct Cluster {
     mode: Mode,
+    level: Level,
     nodes: BTreeMap<NodeId, Node>,
     nursery: Nursery,
 }
@@ -244,7 +293,7 @@ impl Running for Cluster {
     }
 
     fn client(&self, node: NodeId) -> Box<dyn Client> {
-        Box::new(RegistryClient::new(self.nodes[&node].caller.clone(), self.mode))
+        Box::new(RegistryClient::new(self.nodes[&node].caller.clone(), self.mode, self.level))
     }
 
     fn has_leader(&self) -> bool {

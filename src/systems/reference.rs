@@ -27,7 +27,7 @@ impl System for Reference {
     }
 
     fn promises(&self) -> Promises {
-        Promises { linearizable: true, available: false, converges: true }
+        Promises::LINEARIZABLE
     }
 
     fn abilities(&self) -> Abilities {

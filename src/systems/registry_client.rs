@@ -18,21 +18,35 @@ use crate::referee::client::{Client, Completion};
 use crate::referee::history::{
     Conflict, Found, Joined, KeptAlive, LeaseMade, Membership, Registered, Unregistered, View, What,
 };
-use crate::registry::{Consistency, Reply};
+use crate::registry::{Consistency, Provenance, Reply};
+
+/// How much a client asks for beside what the mode gives by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Level {
+    /// Of reads; the mode's default unless given.
+    pub consistency: Option<Consistency>,
+    /// Of writes in `ap`: how many nodes are to have it.
+    pub acks: Option<usize>,
+}
 
 /// A client of one node.
 pub struct RegistryClient {
     caller: Arc<Caller>,
     mode: Mode,
+    level: Level,
 }
 
 impl RegistryClient {
-    pub fn new(caller: Arc<Caller>, mode: Mode) -> Self {
-        Self { caller, mode }
+    pub fn new(caller: Arc<Caller>, mode: Mode, level: Level) -> Self {
+        Self { caller, mode, level }
     }
 
     async fn command(&self, what: &What, action: Action, options: &CallOptions) -> Completion {
         match self.caller.execute(self.mode, &action, options).await {
+            // Too few have it for it to count as done, and those that have it keep it.
+            Ok(Reply { provenance: Provenance { acks: Some((have, wanted)), .. }, .. }) if have < wanted => {
+                Completion::Info(format!("{have} of {wanted} nodes have it"))
+            }
             Ok(reply) => match told(what, &reply) {
                 Some(what) => Completion::Ok(what),
                 // Whatever it means, it is no proof that nothing was done.
@@ -81,7 +95,8 @@ fn without(why: CommandError) -> Completion {
 impl Client for RegistryClient {
     async fn call(&mut self, what: &What, deadline: Instant) -> Completion {
         let timeout = deadline.saturating_duration_since(Instant::now());
-        let options = CallOptions { timeout, ..CallOptions::default() };
+        let Level { consistency, acks } = self.level;
+        let options = CallOptions { timeout, consistency, acks, ..CallOptions::default() };
         if let What::KeepAlive { lease, seen, .. } = what {
             return self.keep_alive(lease, seen, &options).await;
         }

@@ -14,16 +14,16 @@ use tokio::sync::{Mutex, watch};
 /// One comparison at a time: each has a machine's worth of processes.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-struct Run {
-    systems: &'static [&'static str],
-    nodes: usize,
-    seconds: u64,
-    faults: &'static str,
-    seed: u64,
+pub struct Run {
+    pub systems: &'static [&'static str],
+    pub nodes: usize,
+    pub seconds: u64,
+    pub faults: &'static str,
+    pub seed: u64,
 }
 
 impl Run {
-    async fn judged(self) -> (Vec<Findings>, Option<Verdict>) {
+    pub async fn judged(self) -> (Vec<Findings>, Option<Verdict>) {
         let _turn = TURN.lock().await;
         // Below the target directory: a temporary directory may be in memory.
         let out = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -54,14 +54,14 @@ impl Run {
     }
 }
 
-fn shown(found: &Findings) -> String {
+pub fn shown(found: &Findings) -> String {
     let line = |p: &quorate::referee::analysis::verdict::Promise| {
         format!("{} promised={} {:?}: {} {:#?}", p.id, p.promised, p.verdict, p.detail, p.evidence)
     };
     format!("{}\n{}", found.system, found.promises.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
-fn verdict_on(found: &Findings, id: &str) -> Verdict {
+pub fn verdict_on(found: &Findings, id: &str) -> Verdict {
     found.promises.iter().find(|promise| promise.id == id).unwrap_or_else(|| panic!("no {id}")).verdict
 }
 

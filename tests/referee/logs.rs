@@ -9,8 +9,8 @@ use quorate::referee::history::{
 };
 use quorate::referee::report::data::{Bounds, Run};
 
-pub const CP: Promises = Promises { linearizable: true, available: false, converges: false };
-pub const AP: Promises = Promises { linearizable: false, available: true, converges: true };
+pub const CP: Promises = Promises { converges: false, ..Promises::LINEARIZABLE };
+pub const AP: Promises = Promises { available: true, converges: true, records: true, ..Promises::NONE };
 
 /// The two sides that most histories here are cut into.
 pub const LEFT: [u64; 2] = [1, 2];

@@ -6,12 +6,15 @@ mod comparison;
 mod corpus;
 mod filed;
 mod logs;
+mod others;
+mod porcupine;
 mod processes;
 mod report;
 mod runner;
 mod sides;
 mod synthetic;
 mod toys;
+mod weaker;
 
 /// Says that a test cannot run here. Straight to standard error: the harness would keep what a passing test prints to itself.
 fn skipped(why: &str) {

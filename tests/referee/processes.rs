@@ -89,7 +89,7 @@ fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_started() {
     let taken = taken.to_str().unwrap();
     let cases: &[(&[&str], &str)] = &[
         (&["--faults", "flap"], "\"flap\" is no fault of this version; there are halves, isolate-leader, kill, pause"),
-        (&["--systems", "cp,etcd"], "etcd is not in this version; there are cp, ap and reference"),
+        (&["--systems", "cp,etcd"], "etcd is not in this version; there are cp, ap, cp-stale"),
         (&["--systems", "zab"], "\"zab\" is no system"),
         (&["--systems", "cp,cp"], "cp is given twice"),
         (&["--net", "netns"], "netns is not in this version; there is loopback"),

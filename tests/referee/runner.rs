@@ -14,7 +14,7 @@ use quorate::referee::nemesis::Course;
 use quorate::referee::report;
 use quorate::referee::runner::{Recorded, RunnerError, run};
 use quorate::referee::scene::Settings;
-use quorate::referee::schedule::{Plan, Schedule};
+use quorate::referee::schedule::{FaultKind, Plan, Schedule};
 use quorate::systems::reference::Reference;
 use tokio::sync::watch;
 
@@ -27,11 +27,15 @@ struct Odd {
     /// Every so many-th write gets no answer.
     unknown_every: usize,
     stopped: std::sync::Arc<Mutex<bool>>,
+    missing: Option<&'static str>,
+    /// Why links cannot be cut at all.
+    uncuttable: Option<&'static str>,
 }
 
 impl Default for Odd {
     fn default() -> Self {
-        Self { cut: |_| Ok(()), leaks: false, unknown_every: usize::MAX, stopped: Default::default() }
+        let (stopped, unknown_every) = (Default::default(), usize::MAX);
+        Self { cut: |_| Ok(()), leaks: false, unknown_every, stopped, missing: None, uncuttable: None }
     }
 }
 
@@ -49,11 +53,15 @@ impl System for Odd {
         Reference.abilities()
     }
 
+    fn missing(&self) -> Option<String> {
+        self.missing.map(str::to_owned)
+    }
+
     async fn start(&self, nodes: usize, seed: u64) -> anyhow::Result<Box<dyn Running>> {
         let inner = Reference.start(nodes, seed).await?;
         let (cut, leaks, unknown_every) = (self.cut, self.leaks, self.unknown_every);
-        let stopped = self.stopped.clone();
-        Ok(Box::new(RunningOdd { inner, cut, leaks, unknown_every, cuts: Mutex::new(0), stopped }))
+        let (stopped, uncuttable) = (self.stopped.clone(), self.uncuttable);
+        Ok(Box::new(RunningOdd { inner, cut, leaks, unknown_every, cuts: Mutex::new(0), stopped, uncuttable }))
     }
 }
 
@@ -64,6 +72,7 @@ struct RunningOdd {
     unknown_every: usize,
     cuts: Mutex<usize>,
     stopped: std::sync::Arc<Mutex<bool>>,
+    uncuttable: Option<&'static str>,
 }
 
 impl Drop for RunningOdd {
@@ -85,6 +94,9 @@ impl Running for RunningOdd {
     }
     async fn leader(&self) -> Option<NodeId> {
         Some(2)
+    }
+    fn cannot(&self, kind: FaultKind) -> Option<String> {
+        self.uncuttable.filter(|_| kind.cuts()).map(str::to_owned)
     }
     async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()> {
         let so_far = {
@@ -403,4 +415,37 @@ async fn a_fault_that_never_took_hold_is_no_pass() {
     let leaky = Comparison { entrants: vec![leaky], ..comparison(out.path(), "halves") };
     let judged = report::judge(compare(leaky, stop, &|_, _| {}).await.unwrap());
     assert_eq!(judged.verdict(), Some(Verdict::Unknown));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_system_that_cannot_be_run_is_skipped_with_the_mend_and_takes_nothing_from_the_others() {
+    let out = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (_keep, stop) = watch::channel(false);
+    let odd = Odd { missing: Some("no such program: apt-get install odd"), ..Odd::default() };
+    let broken = Odd { cut: |_| anyhow::bail!("no such device"), ..Odd::default() };
+    let mut wanted = comparison(out.path(), "halves");
+    wanted.entrants.insert(0, Entrant { system: Box::new(odd), decides: false });
+    wanted.entrants.push(Entrant { system: Box::new(broken), decides: false });
+    let judged = report::judge(compare(wanted, stop, &|_, _| {}).await.unwrap());
+    let skipped = judged.set.skipped.iter().map(|skipped| skipped.why.as_str()).collect::<Vec<_>>();
+    assert_eq!(skipped[0], "no such program: apt-get install odd");
+    assert!(skipped[1].contains("no such device"), "{skipped:?}");
+    assert_eq!(judged.set.runs.len(), 1);
+    assert_eq!(judged.verdict(), Some(Verdict::Holds));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fault_that_a_system_cannot_have_is_skipped_and_says_why() {
+    let out = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (_keep, stop) = watch::channel(false);
+    let odd = Odd { uncuttable: Some("needs --net netns"), ..Odd::default() };
+    let odd = Entrant { system: Box::new(odd), decides: true };
+    let odd = Comparison { entrants: vec![odd], ..comparison(out.path(), "halves") };
+    let judged = report::judge(compare(odd, stop, &|_, _| {}).await.unwrap());
+    let found = &judged.findings[0];
+    assert!(found.faults.iter().all(|fault| fault.state == Installed::Skipped && fault.detail == "needs --net netns"));
+    assert_eq!(found.faults.len(), 2);
+    let tested = found.promises.iter().find(|promise| promise.id == "tested").unwrap();
+    assert_eq!(tested.verdict, Verdict::Unknown);
+    assert!(tested.detail.contains("needs --net netns"), "{}", tested.detail);
 }

@@ -12,7 +12,7 @@ use quorate::referee::client::Client;
 use quorate::referee::formats::own;
 use quorate::referee::history::{Process, Side, What};
 use quorate::referee::recorder::Recorder;
-use quorate::systems::registry_client::RegistryClient;
+use quorate::systems::registry_client::{Level, RegistryClient};
 
 use super::nodes::{Nodes, http, quorate, stderr};
 
@@ -184,7 +184,8 @@ fn a_stopped_leader_hands_over_and_names_are_resolved_at_each_dial() {
 /// Calls to one node, one after the other, about a few contended names.
 fn work(nodes: &[Arc<Caller>], process: u64, members: &Mutex<Vec<usize>>, stop: &AtomicBool, recorder: &Recorder) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut clients = nodes.iter().map(|caller| RegistryClient::new(caller.clone(), Mode::Cp)).collect::<Vec<_>>();
+    let mut clients =
+        nodes.iter().map(|caller| RegistryClient::new(caller.clone(), Mode::Cp, Level::default())).collect::<Vec<_>>();
     let mut number = process;
     while !stop.load(Ordering::Relaxed) {
         number += 1;

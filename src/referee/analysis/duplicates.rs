@@ -101,7 +101,7 @@ fn merge(name: &str, mut found: Vec<(Span, BTreeSet<String>, bool)>) -> Vec<Dupl
 pub fn hold_of(story: &Story, grant: &Grant) -> Span {
     let mut span = story.names.surely_held(grant, story.run_end());
     let taken_away = story.is_recorded_loser(grant) || story.names.may_end_at(grant).is_none();
-    if !story.linearizable() && taken_away {
+    if !story.one_order() && taken_away {
         let told = story
             .told
             .iter()

@@ -16,6 +16,7 @@ use crate::referee::checker::groups::{self, GroupCall};
 use crate::referee::checker::names::{self, NameCall};
 use crate::referee::checker::{Budget, Verdict, Violation};
 use crate::referee::formats::own::{self, Misplaced};
+use crate::referee::history::What;
 
 /// Steps of each engine per name or group: the same verdict on every machine, in about a second at worst.
 const STEPS_MAX: u64 = 3_000_000;
@@ -59,15 +60,47 @@ pub struct Told {
     pub culprit: bool,
 }
 
-pub fn names_and_groups(story: &Story) -> Result<(Linearizability, Linearizability), Misplaced> {
+pub struct Found {
+    pub names: Linearizability,
+    pub groups: Linearizability,
+    /// Both, by the answers to writes alone.
+    pub writes: Linearizability,
+}
+
+pub fn find(story: &Story) -> Found {
+    checked(story).unwrap_or_else(|misplaced| {
+        let mut none = Linearizability::default();
+        none.unknown.insert("the history".to_owned(), misplaced.to_string());
+        Found { names: none.clone(), groups: none.clone(), writes: none }
+    })
+}
+
+fn checked(story: &Story) -> Result<Found, Misplaced> {
     let calls = own::calls(&story.run.events)?;
     let ops: HashMap<u64, &Op> = story.ops.iter().map(|op| (op.index, op)).collect();
     let invoked = |events: &[usize]| -> Vec<Option<&Op>> {
         events.iter().map(|at| ops.get(&story.run.events[*at].index).copied()).collect()
     };
-    let names = all(&calls.names, &invoked(&calls.name_events), |call: &NameCall| &call.name, names::check);
-    let groups = all(&calls.groups, &invoked(&calls.group_events), |call: &GroupCall| &call.group, groups::check);
-    Ok((names, groups))
+    let (name_ops, group_ops) = (invoked(&calls.name_events), invoked(&calls.group_events));
+    let check_names = |calls: &[NameCall], ops: &[Option<&Op>]| all(calls, ops, |call| &call.name, names::check);
+    let check_groups = |calls: &[GroupCall], ops: &[Option<&Op>]| all(calls, ops, |call| &call.group, groups::check);
+    // An end of a lease is known from what a keep-alive was answered, too.
+    let writes = |op: &Option<&Op>| op.is_some_and(|op| op.writes() || matches!(op.what, What::KeepAlive { .. }));
+    let (name_writes, name_write_ops) = only(&calls.names, &name_ops, writes);
+    let (group_writes, group_write_ops) = only(&calls.groups, &group_ops, writes);
+    Ok(Found {
+        names: check_names(&calls.names, &name_ops),
+        groups: check_groups(&calls.groups, &group_ops),
+        writes: check_names(&name_writes, &name_write_ops).and(check_groups(&group_writes, &group_write_ops)),
+    })
+}
+
+fn only<'a, C: Clone>(
+    calls: &[C],
+    ops: &[Option<&'a Op<'a>>],
+    wanted: impl Fn(&Option<&'a Op<'a>>) -> bool,
+) -> (Vec<C>, Vec<Option<&'a Op<'a>>>) {
+    calls.iter().cloned().zip(ops.iter().copied()).filter(|(_, op)| wanted(op)).unzip()
 }
 
 fn all<C: Clone + Sync>(
@@ -102,9 +135,7 @@ fn all<C: Clone + Sync>(
             }
         }
     }
-    found.counter_examples.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
-    found.counter_examples.truncate(SHOWN_MAX);
-    found
+    found.in_order()
 }
 
 fn tell(key: &str, violation: &Violation, ops: &[Option<&Op>]) -> CounterExample {
@@ -130,6 +161,24 @@ fn tell(key: &str, violation: &Violation, ops: &[Option<&Op>]) -> CounterExample
         reason: culprit.map_or_else(|| violation.reason.clone(), |op| format!("{}, {states}", op.tell())),
         states_before: violation.states_before.clone(),
         calls: violation.calls.iter().filter_map(told).collect(),
+    }
+}
+
+impl Linearizability {
+    /// What both found, of different keys.
+    fn and(mut self, other: Self) -> Self {
+        self.checked += other.checked;
+        self.linearizable += other.linearizable;
+        self.not_linearizable.extend(other.not_linearizable);
+        self.unknown.extend(other.unknown);
+        self.counter_examples.extend(other.counter_examples);
+        self.in_order()
+    }
+
+    fn in_order(mut self) -> Self {
+        self.counter_examples.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
+        self.counter_examples.truncate(SHOWN_MAX);
+        self
     }
 }
 

@@ -50,7 +50,7 @@ pub fn find(story: &Story) -> Losses {
 
 fn lost_name(story: &Story, grant: &Grant, losses: &mut Losses) {
     // `conflicts` judges what lost a conflict.
-    if story.names.may_end_at(grant).is_some() || (!story.linearizable() && story.is_recorded_loser(grant)) {
+    if story.names.may_end_at(grant).is_some() || (!story.one_order() && story.is_recorded_loser(grant)) {
         return;
     }
     let words = story.last_words(grant.key);
@@ -62,14 +62,14 @@ fn lost_name(story: &Story, grant: &Grant, losses: &mut Losses) {
     // The same owner twice stands side by side without consensus, and is listed once (A7).
     let stands = words.iter().any(|word| {
         word.token == Some(grant.token)
-            || (word.owner == Some(grant.owner) && (!story.linearizable() || word.token.is_none()))
+            || (word.owner == Some(grant.owner) && (!story.one_order() || word.token.is_none()))
     });
     if stands {
         return;
     }
     let successor = words.iter().find_map(|word| word.owner);
     // Without consensus a name that another holds has been lost to a conflict: `conflicts` asks for its record.
-    if !story.linearizable() && successor.is_some() {
+    if !story.one_order() && successor.is_some() {
         losses.judged -= 1;
         return;
     }
@@ -95,7 +95,7 @@ fn lost_member(story: &Story, grant: &Grant, losses: &mut Losses) {
 
 fn gone(story: &Story, of: &'static str, grant: &Grant, why: String, losses: &mut Losses) {
     let risk = at_risk_from(story, grant);
-    if story.linearizable() || risk.is_none() {
+    if story.one_order() || risk.is_none() {
         losses.lost.push(case(of, grant, why));
     } else {
         let why = format!("{why}; node {} was killed before a peer had surely confirmed it", grant.node.unwrap_or(0));
@@ -105,7 +105,7 @@ fn gone(story: &Story, of: &'static str, grant: &Grant, why: String, losses: &mu
 
 /// From when on an acknowledged grant may be lost without a promise being broken. None: never, or not by this.
 pub fn at_risk_from(story: &Story, grant: &Grant) -> Option<u64> {
-    let node = grant.node.filter(|_| !story.linearizable())?;
+    let node = grant.node.filter(|_| !story.one_order())?;
     spread(story, node, grant.acked, story.run_end(), ns(story.run.bounds.confirmation)).at_risk_from
 }
 
@@ -154,7 +154,7 @@ fn surely_known(story: &Story, grant: &Grant, end: &Ending) -> bool {
     if grant.acked > end.invoked {
         return false;
     }
-    if story.linearizable() {
+    if story.one_order() {
         return true;
     }
     let within = ns(story.run.bounds.convergence);
@@ -166,8 +166,8 @@ fn surely_known(story: &Story, grant: &Grant, end: &Ending) -> bool {
 
 /// Whether the ending itself cannot have been forgotten by a kill.
 fn survives(story: &Story, end: &Ending) -> bool {
-    let (Some(node), Some(acked)) = (end.node, end.acked) else { return story.linearizable() };
-    story.linearizable()
+    let (Some(node), Some(acked)) = (end.node, end.acked) else { return story.one_order() };
+    story.one_order()
         || spread(story, node, acked, story.run_end(), ns(story.run.bounds.confirmation)).at_risk_from.is_none()
 }
 

@@ -51,6 +51,8 @@ pub struct Findings {
     pub faults: Vec<FaultFound>,
     pub names: Linearizability,
     pub groups: Linearizability,
+    /// Names and groups as the writes' answers alone show them.
+    pub writes: Linearizability,
     pub duplicates: Duplicates,
     pub losses: Losses,
     pub stale_reads: StaleReads,
@@ -76,11 +78,7 @@ pub struct FaultFound {
 
 pub fn analyse(run: &Run) -> Findings {
     let story = Story::of(run);
-    let (names, groups) = linearizable::names_and_groups(&story).unwrap_or_else(|misplaced| {
-        let mut none = Linearizability::default();
-        none.unknown.insert("the history".to_owned(), misplaced.to_string());
-        (none.clone(), none)
-    });
+    let linearizable::Found { names, groups, writes } = linearizable::find(&story);
     let faults = story.faults.all.iter().map(|fault| FaultFound {
         id: fault.id,
         kind: fault.kind.clone(),
@@ -100,6 +98,7 @@ pub fn analyse(run: &Run) -> Findings {
         faults: faults.collect(),
         names,
         groups,
+        writes,
         duplicates: duplicates::find(&story),
         losses: lost::find(&story),
         stale_reads: stale::find(&story),

@@ -103,7 +103,7 @@ fn shown(story: &Story, name: &str, token: &str, read: &Op) -> Option<Superseded
 
 fn ended_whatever_stood(story: &Story, end: &Ending, grant: &Grant) -> bool {
     // Without consensus an ending without a token ends what its node knew; at the grant's own node that is sure.
-    end.token.is_none() && grant.acked <= end.invoked && (story.linearizable() || end.node == grant.node)
+    end.token.is_none() && grant.acked <= end.invoked && (story.one_order() || end.node == grant.node)
 }
 
 /// A grant had been acknowledged before the read began, nobody can have ended it before the read was over, and it is not shown.
@@ -138,7 +138,7 @@ fn left(story: &Story, group: &str, member: &str, read: &Op) -> Option<Supersede
         .filter(|end| end.owner == Some(member) && end.acked.is_some_and(|acked| acked < read.invoked))
         .filter(|end| {
             joins().all(|grant| {
-                grant.acked < end.invoked && (story.linearizable() || grant.node == end.node)
+                grant.acked < end.invoked && (story.one_order() || grant.node == end.node)
                     || grant.invoked > read.ended.unwrap_or(u64::MAX)
             })
         })

@@ -59,8 +59,8 @@ impl<'a> Story<'a> {
         let ops = ops::pair(&run.events);
         let faults = Faults::of(&run.events);
         let (views, told) = views::seen(&run.events);
-        let names = grants::names(&ops, run.promises.linearizable);
-        let groups = grants::groups(&ops, run.promises.linearizable);
+        let names = grants::names(&ops, run.promises.one_order);
+        let groups = grants::groups(&ops, run.promises.one_order);
         let mut last_write = BTreeMap::new();
         for op in ops.iter().filter(|op| op.changes()) {
             let at = op.ended.unwrap_or(op.invoked);
@@ -70,8 +70,9 @@ impl<'a> Story<'a> {
         Self { run, ops, faults, views, told, names, groups, last_write }
     }
 
-    pub fn linearizable(&self) -> bool {
-        self.run.promises.linearizable
+    /// Whether the writes are said to have one order, so that what one ended is ended everywhere.
+    pub fn one_order(&self) -> bool {
+        self.run.promises.one_order
     }
 
     pub fn run_end(&self) -> u64 {

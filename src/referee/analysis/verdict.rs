@@ -69,7 +69,7 @@ fn violated(detail: impl Into<String>, mut evidence: Vec<String>) -> Answer {
 /// All promises that the run put to the test, or should have.
 pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
     let promises = story.run.promises;
-    let keeps = promises.linearizable || promises.converges;
+    let keeps = promises.one_order || promises.converges;
     let mut list = Vec::new();
     let mut add = |id, title, promised, answer: Answer| {
         let Answer { verdict, detail, evidence } = answer;
@@ -77,20 +77,20 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
     };
     add("linearizable-names", "Names are linearizable", promises.linearizable, linearizable(&found.names, "name"));
     add("linearizable-groups", "Groups are linearizable", promises.linearizable, linearizable(&found.groups, "group"));
-    add("one-owner", "Never two owners at once", promises.linearizable, one_owner(found));
+    add("linearizable-writes", "Writes are linearizable", promises.one_order, linearizable(&found.writes, "key"));
+    add("one-owner", "Never two owners at once", promises.one_order, one_owner(found));
     add("nothing-lost", "Nothing acknowledged is lost", keeps, nothing_lost(found));
     add("nothing-resurrected", "Nothing ended comes back", keeps, nothing_resurrected(found));
     let cuts = story.faults.all.iter().any(|fault| !fault.cut.is_empty());
-    if promises.linearizable && story.faults.all.iter().any(|fault| leaves_minority(story, fault)) {
+    if promises.one_order && story.faults.all.iter().any(|fault| leaves_minority(story, fault)) {
         add("minority-refuses", "The minority side refuses writes", true, minority_refuses(story));
     }
-    if promises.linearizable && !story.faults.all.is_empty() {
+    if promises.majority && !story.faults.all.is_empty() {
         add("majority-goes-on", "The majority side goes on", true, majority_goes_on(story));
     }
     add("all-answer", "Every node that is up answers", promises.available, all_answer(story, found));
     add("agreement", "All nodes agree after the heal", promises.converges, agreement(story, found));
-    // With consensus no grant ever loses to another.
-    if promises.converges && !promises.linearizable && cuts {
+    if promises.records && cuts {
         add("one-record-per-loser", "One conflict record for each loser", true, one_record(story, found));
     }
     add("tested", "The run tested what it should", true, tested(story, found));

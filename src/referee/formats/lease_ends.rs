@@ -14,6 +14,9 @@ use crate::referee::checker::names::{NameCall, NameOp, NameRet};
 use crate::referee::history::{Event, Kind, Process, What};
 use crate::referee::leases::{self, Lease};
 
+/// The processes from here on are nobody's: no run has so many clients.
+const NOBODYS: u64 = 1_000_000_000;
+
 /// What is bound to a lease.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Bound<'a> {
@@ -31,7 +34,7 @@ pub(super) fn add(events: &[Event], calls: &mut Calls) {
     for (nth, Bound { lease, is_name, key, owner }) in bound.into_iter().enumerate() {
         let Some(lease) = leases.get(lease) else { continue };
         let Some(end) = end_of(events, lease) else { continue };
-        let process = u64::MAX - nth as u64;
+        let process = NOBODYS + nth as u64;
         let owner: Arc<str> = Arc::from(owner);
         if is_name {
             let op = NameOp::LeaseEnds { owner };

@@ -165,7 +165,7 @@ fn availability(found: &Findings) -> Vec<[[usize; 3]; 3]> {
 }
 
 fn anomalies(run: &Run, found: &Findings) -> Vec<Anomaly> {
-    let keeps = run.promises.linearizable || run.promises.converges;
+    let keeps = run.promises.one_order || run.promises.converges;
     let mut list = Vec::new();
     let mut duplicates: Vec<_> = found.duplicates.list.iter().collect();
     duplicates.sort_by(|a, b| (b.to_ms - b.from_ms).total_cmp(&(a.to_ms - a.from_ms)));
@@ -182,7 +182,7 @@ fn anomalies(run: &Run, found: &Findings) -> Vec<Anomaly> {
             from: dup.from_ms,
             to: dup.to_ms,
             text: format!("{owners} for {:.0} ms: {witness}", dup.to_ms - dup.from_ms),
-            broken: run.promises.linearizable,
+            broken: run.promises.one_order,
         });
     }
     let cases = [
@@ -219,7 +219,7 @@ fn anomalies(run: &Run, found: &Findings) -> Vec<Anomaly> {
             from: 0.0,
             to: 0.0,
             text: text.to_owned(),
-            broken: run.promises.converges,
+            broken: run.promises.records,
         });
     }
     list
