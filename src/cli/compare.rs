@@ -5,7 +5,7 @@ use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -22,6 +22,7 @@ use crate::referee::report::{self, Judged, data::Fact};
 use crate::referee::runner::RunnerError;
 use crate::referee::scene::Settings;
 use crate::referee::schedule::{Faults, Plan};
+use crate::systems::netns::{self, Network};
 use crate::systems::{self, Place};
 
 #[derive(Args, Clone, Debug)]
@@ -41,7 +42,7 @@ pub struct CompareArgs {
     /// Kinds of fault that take turns, joined by commas: halves, isolate-leader, kill, pause; or none
     #[arg(long, value_name = "LIST", default_value = "halves")]
     pub faults: Faults,
-    /// How faults are made: by the nodes themselves, on loopback
+    /// What cuts links: the nodes themselves, on loopback; or, with netns (Linux, root), the kernel, each node in a namespace of its own
     #[arg(long, value_name = "NET", default_value = "loopback", value_parser = parse_net)]
     pub net: Net,
     /// Calls per second on each system, all clients together
@@ -58,15 +59,24 @@ pub struct CompareArgs {
 /// What cuts the links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Net {
+    /// The nodes themselves.
     Loopback,
+    /// The kernel, between network namespaces.
+    Netns,
+}
+
+impl Net {
+    fn as_str(self) -> &'static str {
+        match self {
+            Net::Loopback => "loopback",
+            Net::Netns => "netns",
+        }
+    }
 }
 
 fn parse_net(text: &str) -> Result<Net, String> {
-    match text {
-        "loopback" => Ok(Net::Loopback),
-        "netns" => Err("netns is not in this version; there is loopback".to_owned()),
-        _ => Err(format!("{text:?} is no way to cut links; there is loopback")),
-    }
+    let known = [Net::Loopback, Net::Netns].into_iter().find(|net| net.as_str() == text);
+    known.ok_or_else(|| format!("{text:?} is no way to cut links; there are loopback and netns"))
 }
 
 /// Runs the comparison, prints the table and the page's path.
@@ -80,7 +90,15 @@ pub fn run(args: CompareArgs) -> anyhow::Result<Exit> {
     let out = args.out.clone().unwrap_or_else(|| {
         PathBuf::from("quorate-runs").join(format!("{}-{seed}", started.strftime("%Y%m%dT%H%M%SZ")))
     });
-    let place = Place { program: std::env::current_exe().context("cannot find this very program")?, dir: out.clone() };
+    let net = match args.net {
+        Net::Loopback => None,
+        Net::Netns => match netns::missing() {
+            Some(why) => return Ok(usage(&why)),
+            None => Some(Arc::new(network(usize::from(args.nodes))?)),
+        },
+    };
+    let program = std::env::current_exe().context("cannot find this very program")?;
+    let place = Place { program, dir: out.clone(), net };
     let entrants = match entrants(&args.systems, &place) {
         Ok(entrants) => entrants,
         Err(why) => return Ok(usage(&why)),
@@ -110,7 +128,11 @@ fn run_in(
 ) -> anyhow::Result<Exit> {
     let mut facts =
         environment::facts(out).with_context(|| format!("cannot measure the disk under {}", out.display()))?;
-    facts.push(Fact::new("faults are made", "by the nodes themselves, below gossip, Raft and forwarding alike"));
+    let cutter = match args.net {
+        Net::Loopback => "by the nodes themselves, below gossip, Raft and forwarding alike",
+        Net::Netns => "by the kernel: each node in a network namespace of its own, its packets dropped at the receiver",
+    };
+    facts.push(Fact::new("links are cut", cutter));
     let comparison = Comparison {
         entrants,
         skipped: Vec::new(),
@@ -167,6 +189,12 @@ fn run_in(
     })
 }
 
+/// Before there is a thread: the whole process moves.
+fn network(nodes: usize) -> anyhow::Result<Network> {
+    netns::own_network().context("cannot move into a network namespace")?;
+    Network::new(nodes)
+}
+
 async fn compare_and_judge(comparison: Comparison, progress: &Progress) -> Result<Judged, CompareError> {
     let mut stop = interrupted();
     let set = compare(comparison, stop.clone(), &|system, phase| progress.tell(system, phase)).await?;
@@ -195,11 +223,12 @@ fn entrants(names: &[String], place: &Place) -> Result<Vec<Entrant>, String> {
 
 fn command(args: &CompareArgs, seed: u64) -> String {
     format!(
-        "quorate compare --systems {} --nodes {} --seconds-per-system {} --seed {seed} --faults {} --rate {}",
+        "quorate compare --systems {} --nodes {} --seconds-per-system {} --seed {seed} --faults {} --net {} --rate {}",
         args.systems.join(","),
         args.nodes,
         args.seconds_per_system,
         args.faults,
+        args.net.as_str(),
         args.rate
     )
 }

@@ -17,6 +17,8 @@ pub struct Reach {
     pub fully: BTreeSet<NodeId>,
     /// Over some of it: neither a cut nor a healthy link.
     pub partly: BTreeSet<NodeId>,
+    /// Whom it reached, whether or not an answer came back. None: that cannot be told.
+    pub heard_by: Option<BTreeSet<NodeId>>,
 }
 
 /// What became of one call.

@@ -1,6 +1,6 @@
 //! Carries the schedule out, and makes sure that it did: after each cut and heal every node tries every link.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use super::history::{FaultEvent, Installed, What};
 use super::observer::at_all;
 use super::scene::Scene;
 use super::schedule::{Fault, FaultKind, Plan, Schedule};
+use super::situation::Situation;
 
 /// How long before a fault the leader is looked for, and how long after its time it is waited for.
 const LEADER_BEFORE: Duration = Duration::from_millis(100);
@@ -238,15 +239,9 @@ async fn probe(scene: &Arc<Scene>) -> Result<(), String> {
             at_all(scene, |scene, node| async move { scene.running.reached(node, Instant::now() + PROBE_MAX).await })
                 .await;
         let situation = scene.situation().clone();
-        let unlike = answers.iter().filter_map(|(node, reach)| {
-            let wanted = situation.reach(*node);
-            match reach {
-                Ok(reach) if reach.partly.is_empty() && reach.fully == wanted => None,
-                Ok(Reach { fully, partly }) => {
-                    Some(format!("node {node} reaches {fully:?} fully and {partly:?} in part, not {wanted:?}"))
-                }
-                Err(why) => Some(format!("node {node} did not try its links: {why:#}")),
-            }
+        let unlike = answers.iter().filter_map(|(node, reach)| match reach {
+            Ok(reach) => differs(&situation, *node, reach),
+            Err(why) => Some(format!("node {node} did not try its links: {why:#}")),
         });
         let unlike = unlike.collect::<Vec<_>>();
         if unlike.is_empty() || Instant::now() >= end {
@@ -260,6 +255,20 @@ async fn probe(scene: &Arc<Scene>) -> Result<(), String> {
         }
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// How what a node reaches differs from what it is meant to reach. Links to nodes that are stopped may pass or not.
+fn differs(situation: &Situation, node: u64, reach: &Reach) -> Option<String> {
+    let up =
+        |peers: &BTreeSet<u64>| peers.iter().copied().filter(|peer| situation.is_up(*peer)).collect::<BTreeSet<_>>();
+    let (fully, partly) = (up(&reach.fully), up(&reach.partly));
+    let wanted = situation.reach(node);
+    if !partly.is_empty() || fully != wanted {
+        return Some(format!("node {node} reaches {fully:?} fully and {partly:?} in part, not {wanted:?}"));
+    }
+    let heard_by = up(reach.heard_by.as_ref()?);
+    let wanted = situation.heard_by(node);
+    (heard_by != wanted).then(|| format!("node {node} is heard by {heard_by:?}, not by {wanted:?}"))
 }
 
 async fn in_time(act: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

@@ -75,6 +75,12 @@ impl Situation {
         self.nodes.iter().copied().filter(|peer| *peer != node && self.reaches(node, *peer)).collect()
     }
 
+    /// The peers that a node is meant to be heard by, whether or not they are heard in turn.
+    pub fn heard_by(&self, node: NodeId) -> BTreeSet<NodeId> {
+        let hears = |peer: &NodeId| *peer != node && self.is_up(*peer) && !self.cut.contains(&(node, *peer));
+        self.nodes.iter().copied().filter(hears).collect()
+    }
+
     /// Where a node stands.
     pub fn side(&self, node: NodeId) -> Side {
         if !self.is_up(node) {

@@ -1,29 +1,42 @@
 //! What `--systems` names: a system that the referee can start, call, harm and look into.
 //!
-//! [`nodes`] runs our own nodes as child processes (started by [`children`], at ports from [`ports`]) and calls them through
-//! [`registry_client`]; [`mod@reference`] is a registry in this very process that cannot go wrong, to test the referee with.
+//! [`nodes`] runs our own nodes as child processes (started by [`children`], at ports from [`ports`] or each in a namespace of
+//! [`netns`], made of the system calls in [`spaces`]) and calls them through [`registry_client`]; [`mod@reference`] is a registry in
+//! this very process that cannot go wrong, to test the referee with.
 
 pub mod children;
+pub mod netns;
 pub mod nodes;
 pub mod ports;
 pub mod reference;
 mod reference_table;
 pub mod registry_client;
+mod spaces;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::model::ident::Mode;
 use crate::referee::client::System;
+use netns::Network;
 use nodes::{OurNodes, Setting};
 use reference::Reference;
 
 /// What systems need of the place that they are started in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Place {
     /// The `quorate` program.
     pub program: PathBuf,
     /// Where a system keeps what it writes, below its own name. On a real disk.
     pub dir: PathBuf,
+    /// Where the nodes 1, 2, … have addresses and links of their own. None: they share the loopback interface.
+    pub net: Option<Arc<Network>>,
+}
+
+/// Whether a program of that name is on the path.
+pub fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// Our own, with what clients ask of them.
@@ -80,7 +93,7 @@ mod tests {
 
     #[test]
     fn every_name_of_the_command_line_is_known_or_told_to_be_missing() {
-        let place = Place { program: "quorate".into(), dir: "runs".into() };
+        let place = Place { program: "quorate".into(), dir: "runs".into(), net: None };
         for name in OURS.map(|(name, _, _)| name).into_iter().chain(["reference"]) {
             assert_eq!(named(name, &place).unwrap().name(), name);
         }
@@ -93,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_planted_flaw_takes_nothing_off_what_is_promised() {
-        let place = Place { program: "quorate".into(), dir: "runs".into() };
+        let place = Place { program: "quorate".into(), dir: "runs".into(), net: None };
         for (name, mode, _) in FLAWED {
             let honest = named(mode.as_str(), &place).unwrap();
             assert_eq!(named(name, &place).unwrap().promises(), honest.promises());
@@ -102,7 +115,7 @@ mod tests {
 
     #[test]
     fn who_asks_for_less_is_promised_less() {
-        let place = Place { program: "quorate".into(), dir: "runs".into() };
+        let place = Place { program: "quorate".into(), dir: "runs".into(), net: None };
         let promises = |name: &str| named(name, &place).unwrap().promises();
         let Promises { linearizable, one_order, .. } = promises("cp-stale");
         assert!(!linearizable && one_order);

@@ -1,8 +1,9 @@
-//! Our own nodes under test: child processes of this very program, on loopback, with faults enabled.
+//! Our own nodes under test: child processes of this very program, on loopback with faults enabled, or in network namespaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use tokio::time::sleep;
 
 use super::Place;
 use super::children::{self, Nursery};
+use super::netns::Network;
 use super::ports::Reserved;
 use super::registry_client::{self, Level, RegistryClient};
 use crate::client::call::Caller;
@@ -36,6 +38,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long a link may take to carry a sign of life and its echo.
 const PROBE_WAIT: Duration = Duration::from_millis(400);
 const POLL_PERIOD: Duration = Duration::from_millis(50);
+/// Where a node that has an address of its own serves clients and peers.
+const PORTS: (u16, u16) = (7401, 7501);
 
 /// What clients ask of our nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,28 +89,40 @@ pub struct OurNodes {
     mode: Mode,
     setting: Setting,
     flaw: Option<&'static str>,
-    program: PathBuf,
-    dir: PathBuf,
+    place: Place,
 }
 
 impl OurNodes {
     pub fn new(name: &str, mode: Mode, setting: Setting, flaw: Option<&'static str>, place: &Place) -> Self {
-        let (program, dir) = (place.program.clone(), place.dir.join(name));
-        Self { name: name.to_owned(), mode, setting, flaw, program, dir }
+        let place = Place { dir: place.dir.join(name), ..place.clone() };
+        Self { name: name.to_owned(), mode, setting, flaw, place }
+    }
+
+    /// Where each node is to serve clients and peers.
+    fn addresses(&self, ids: &[NodeId]) -> io::Result<BTreeMap<NodeId, (SocketAddr, SocketAddr)>> {
+        if let Some(net) = &self.place.net {
+            let at = |id: NodeId, port: u16| SocketAddr::from((net.addr(id), port));
+            return Ok(ids.iter().map(|id| (*id, (at(*id, PORTS.0), at(*id, PORTS.1)))).collect());
+        }
+        // All are reserved before one is released, so that no two are the same.
+        let reserved = ids.iter().map(|id| Ok((*id, (Reserved::new()?, Reserved::new()?))));
+        let reserved = reserved.collect::<io::Result<Vec<_>>>()?;
+        Ok(reserved.into_iter().map(|(id, (http, peer))| (id, (http.release(), peer.release()))).collect())
     }
 
     fn spawn_all(&self, nodes: usize) -> anyhow::Result<Cluster> {
-        fs::create_dir_all(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))?;
-        let ids = 1..=nodes as NodeId;
-        let reserve = || ids.clone().map(|id| Ok((id, Reserved::new()?))).collect::<io::Result<BTreeMap<_, _>>>();
-        let (http, peer) = (reserve()?, reserve()?);
-        let members = peer.iter().map(|(id, port)| format!("{id}={}", port.addr())).collect::<Vec<_>>().join(",");
-        let level = self.setting.level(nodes);
-        let mut cluster = Cluster { mode: self.mode, level, nodes: BTreeMap::new(), nursery: Nursery::new()? };
-        for ((id, http), peer) in http.into_iter().zip(peer.into_values()) {
-            let data = self.dir.join(format!("node-{id}"));
-            let (http, peer) = (http.release(), peer.release());
-            let mut args = vec!["serve".to_owned(), "--exit-with-stdin".to_owned(), "--enable-faults".to_owned()];
+        let dir = &self.place.dir;
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let addresses = self.addresses(&(1..=nodes as NodeId).collect::<Vec<_>>())?;
+        let members = addresses.iter().map(|(id, (_, peer))| format!("{id}={peer}")).collect::<Vec<_>>().join(",");
+        let (level, net) = (self.setting.level(nodes), self.place.net.clone());
+        let mut cluster = Cluster { mode: self.mode, level, nodes: BTreeMap::new(), nursery: Nursery::new()?, net };
+        for (id, (http, peer)) in addresses {
+            let data = dir.join(format!("node-{id}"));
+            let mut args = vec!["serve".to_owned(), "--exit-with-stdin".to_owned()];
+            if cluster.net.is_none() {
+                args.push("--enable-faults".to_owned());
+            }
             let pairs = [
                 ("--id", id.to_string()),
                 ("--http", http.to_string()),
@@ -117,14 +133,15 @@ impl OurNodes {
             args.extend(pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
             args.extend(self.flaw.into_iter().flat_map(|flaw| ["--flaw".to_owned(), flaw.to_owned()]));
             let node = Node {
-                program: self.program.clone(),
+                id,
+                program: self.place.program.clone(),
                 args,
                 data,
-                log: self.dir.join(format!("node-{id}.log")),
+                log: dir.join(format!("node-{id}.log")),
                 caller: Arc::new(Caller::new(&format!("http://{http}"))?),
                 child: Mutex::new(None),
             };
-            node.spawn(&cluster.nursery)?;
+            node.spawn(&cluster)?;
             cluster.nodes.insert(id, node);
         }
         Ok(cluster)
@@ -151,6 +168,9 @@ impl System for OurNodes {
         let mut tries = 0;
         loop {
             tries += 1;
+            if let Some(net) = &self.place.net {
+                net.cut(&[]).await?;
+            }
             let cluster = self.spawn_all(nodes)?;
             match cluster.whole().await {
                 Ok(()) => return Ok(Box::new(cluster)),
@@ -163,6 +183,7 @@ impl System for OurNodes {
 
 /// One node, running or killed.
 struct Node {
+    id: NodeId,
     program: PathBuf,
     args: Vec<String>,
     data: PathBuf,
@@ -176,7 +197,7 @@ impl Node {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spawn(&self, nursery: &Nursery) -> anyhow::Result<()> {
+    fn spawn(&self, cluster: &Cluster) -> anyhow::Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log: File = log.with_context(|| format!("cannot write {}", self.log.display()))?;
         let mut command = Command::new(&self.program);
@@ -185,7 +206,11 @@ impl Node {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("QUORATE_")) {
             command.env_remove(name);
         }
-        let child = nursery.start(command).with_context(|| format!("cannot start {}", self.program.display()))?;
+        if let Some(net) = &cluster.net {
+            net.enter(self.id, &mut command);
+        }
+        let child =
+            cluster.nursery.start(command).with_context(|| format!("cannot start {}", self.program.display()))?;
         *self.child() = Some(child);
         Ok(())
     }
@@ -232,6 +257,8 @@ struct Cluster {
     level: Level,
     nodes: BTreeMap<NodeId, Node>,
     nursery: Nursery,
+    /// None: all nodes are on loopback, and make their faults themselves.
+    net: Option<Arc<Network>>,
 }
 
 impl Cluster {
@@ -313,6 +340,9 @@ impl Running for Cluster {
     }
 
     async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()> {
+        if let Some(net) = &self.net {
+            return net.cut(links).await;
+        }
         // At both ends: what a node has handed to its kernel before the cut is dropped by the receiver.
         let mut faults = BTreeMap::<NodeId, BTreeMap<NodeId, PeerFaultsBody>>::new();
         for (from, to) in links {
@@ -330,12 +360,15 @@ impl Running for Cluster {
     }
 
     async fn reached(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Reach> {
+        if let Some(net) = &self.net {
+            return net.reached(node, deadline).await;
+        }
         let timeout = deadline.saturating_duration_since(Instant::now());
         let answers = self.node(node)?.caller.probe(PROBE_WAIT, timeout).await?;
         let of = |wanted: fn(bool, bool) -> bool| -> BTreeSet<NodeId> {
             answers.iter().filter(|(_, probe)| wanted(probe.tcp, probe.udp)).map(|(peer, _)| *peer).collect()
         };
-        Ok(Reach { fully: of(|tcp, udp| tcp && udp), partly: of(|tcp, udp| tcp != udp) })
+        Ok(Reach { fully: of(|tcp, udp| tcp && udp), partly: of(|tcp, udp| tcp != udp), heard_by: None })
     }
 
     async fn kill(&self, node: NodeId) -> anyhow::Result<()> {
@@ -344,7 +377,7 @@ impl Running for Cluster {
 
     async fn restart(&self, id: NodeId) -> anyhow::Result<()> {
         let node = self.node(id)?;
-        node.spawn(&self.nursery)?;
+        node.spawn(self)?;
         loop {
             node.lives()?;
             if node.caller.ready(Some(self.mode), ANSWER_MAX).await.is_ok_and(|answer| answer.ready) {

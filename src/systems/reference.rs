@@ -95,7 +95,7 @@ impl Running for RunningReference {
     }
 
     async fn reached(&self, node: NodeId, _deadline: Instant) -> anyhow::Result<Reach> {
-        Ok(Reach { fully: self.registry().reach(node), partly: BTreeSet::new() })
+        Ok(Reach { fully: self.registry().reach(node), ..Reach::default() })
     }
 
     async fn kill(&self, node: NodeId) -> anyhow::Result<()> {

@@ -39,7 +39,7 @@ impl Run {
     }
 
     fn comparison(&self, out: &Path) -> Comparison {
-        let place = Place { program: env!("CARGO_BIN_EXE_quorate").into(), dir: out.to_owned() };
+        let place = Place { program: env!("CARGO_BIN_EXE_quorate").into(), dir: out.to_owned(), net: None };
         let entrant = |name: &&str| Entrant { system: named(name, &place).unwrap(), decides: is_ours(name) };
         Comparison {
             entrants: self.systems.iter().map(entrant).collect(),

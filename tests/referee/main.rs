@@ -6,6 +6,7 @@ mod comparison;
 mod corpus;
 mod filed;
 mod logs;
+mod namespaces;
 mod others;
 mod porcupine;
 mod processes;

@@ -92,7 +92,7 @@ fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_started() {
         (&["--systems", "cp,etcd"], "etcd is not in this version; there are cp, ap, cp-stale"),
         (&["--systems", "zab"], "\"zab\" is no system"),
         (&["--systems", "cp,cp"], "cp is given twice"),
-        (&["--net", "netns"], "netns is not in this version; there is loopback"),
+        (&["--net", "tun"], "\"tun\" is no way to cut links; there are loopback and netns"),
         (&["--nodes", "2"], "faults need at least 3 nodes"),
         (&["--seconds-per-system", "10", "--faults", "halves,kill,pause"], "take at least 20 s per system"),
         (&["--seconds-per-system", "7"], "7 is not in 8..=600"),

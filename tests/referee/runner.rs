@@ -110,7 +110,7 @@ impl Running for RunningOdd {
     async fn reached(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Reach> {
         if self.leaks {
             let fully = self.nodes().into_iter().filter(|peer| *peer != node).collect();
-            return Ok(Reach { fully, partly: BTreeSet::new() });
+            return Ok(Reach { fully, ..Reach::default() });
         }
         self.inner.reached(node, deadline).await
     }
