@@ -231,7 +231,7 @@ fn work(nodes: &[Arc<Caller>], process: u64, members: &Mutex<Vec<usize>>, stop: 
         let name = format!("n{}", number % 7);
         let what = match number % 5 {
             0 => What::Unregister { name, token: None, result: None },
-            1 | 2 => What::Register { name, owner: format!("o{process:?}"), result: None },
+            1 | 2 => What::Register { name, owner: format!("o{process:?}"), lease: None, result: None },
             _ => What::Whereis { name, result: None },
         };
         let at = {
