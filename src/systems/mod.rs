@@ -9,6 +9,7 @@ pub mod netns;
 pub mod nodes;
 pub mod ports;
 pub mod reference;
+mod reference_table;
 pub mod registry_client;
 mod spaces;
 

@@ -11,6 +11,7 @@ mod entrance;
 mod examples;
 mod growing;
 mod http;
+mod lease_nodes;
 mod lock;
 mod locks;
 mod messages;
