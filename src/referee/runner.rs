@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::client::{Running, System};
+use super::client::{Abilities, Running, System};
 use super::contest::{Ahead, Contest};
+use super::generator::Generator;
 use super::history::{Event, Header};
 use super::nemesis::{Course, NemesisError, carry_out, lift_all};
 use super::scene::{Caller, Scene, Settings};
@@ -60,7 +61,7 @@ pub async fn run(
         started = system.start(nodes, course.seed()) => started.map_err(|why| RunnerError::Start { system: name(), why })?,
         () = stopped(&mut stop) => return Err(RunnerError::Interrupted),
     };
-    let scene = Arc::new(scene(running, course, settings));
+    let scene = Arc::new(scene(running, system.abilities(), course, settings));
     let mut tasks = Tasks { clients: JoinSet::new(), observers: JoinSet::new() };
     let conducted = tokio::select! {
         conducted = conduct(&scene, course, &mut tasks, &name, tell) => conducted,
@@ -95,7 +96,7 @@ struct Tasks {
     observers: JoinSet<()>,
 }
 
-fn scene(running: Box<dyn Running>, course: &Course, settings: Settings) -> Scene {
+fn scene(running: Box<dyn Running>, abilities: Abilities, course: &Course, settings: Settings) -> Scene {
     let mut calm_since = Duration::ZERO;
     let mut ahead = Vec::new();
     // What belongs together has its names before the first of it.
@@ -106,7 +107,8 @@ fn scene(running: Box<dyn Running>, course: &Course, settings: Settings) -> Scen
         calm_since = calm_since.max(times.until.unwrap_or(times.at));
     }
     let contest = Contest::new(running.nodes(), &ahead);
-    Scene::new(running, settings, course.seed(), contest)
+    let generator = Generator::new(course.seed(), abilities);
+    Scene::new(running, settings, generator, contest, course.seed())
 }
 
 async fn conduct(

@@ -66,10 +66,16 @@ pub struct Scene {
 }
 
 impl Scene {
-    pub fn new(running: Box<dyn Running>, settings: Settings, seed: u64, contest: Contest) -> Self {
+    /// `seed` decides which answers are lost, where a fault loses some.
+    pub fn new(
+        running: Box<dyn Running>,
+        settings: Settings,
+        generator: Generator,
+        contest: Contest,
+        seed: u64,
+    ) -> Self {
         let situation = Mutex::new(Situation::new(running.nodes()));
         let chance = Mutex::new(Xoshiro256PlusPlus::seed_from_u64(seed));
-        let generator = Generator::new(seed);
         let (generator, contest) = (Mutex::new(generator), Mutex::new(contest));
         let lateness_ms = AtomicU64::new(0);
         let (recorder, links_turn, dropped) = (Recorder::start(), tokio::sync::Mutex::default(), AtomicU64::new(0));

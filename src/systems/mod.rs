@@ -19,6 +19,7 @@ pub mod nodes;
 pub mod place;
 pub mod ports;
 pub mod reference;
+mod reference_table;
 pub mod registry_client;
 mod spaces;
 

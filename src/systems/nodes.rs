@@ -20,7 +20,7 @@ use super::registry_client::{self, Level, RegistryClient};
 use super::{Place, clocks, corruption, disks, netns};
 use crate::client::call::Caller;
 use crate::model::ident::{Mode, NodeId};
-use crate::referee::client::{Client, Corrupted, Promises, Reach, Running, System};
+use crate::referee::client::{Abilities, Client, Corrupted, Promises, Reach, Running, System};
 use crate::referee::history::{Conflict, View};
 use crate::referee::schedule::Harm;
 use crate::referee::situation::Links;
@@ -145,6 +145,11 @@ impl System for OurNodes {
     fn promises(&self) -> Promises {
         // A planted flaw takes nothing off it: that is what convicts.
         self.setting.promises(self.mode)
+    }
+
+    fn abilities(&self) -> Abilities {
+        // Nobody loses a name in `cp` but to a takeover.
+        Abilities { conflicts: self.mode == Mode::Ap, ..Abilities::ALL }
     }
 
     async fn start(&self, nodes: usize, _seed: u64) -> anyhow::Result<Box<dyn Running>> {
