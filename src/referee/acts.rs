@@ -64,7 +64,10 @@ pub async fn begin(scene: &Arc<Scene>, fault: &Fault) -> Result<Done, NemesisErr
             }
             surely()
         }
-        Harm::Skew { offsets_ms } => skew(scene, offsets_ms).await,
+        Harm::Skew { offsets_ms } => {
+            scene.situation().begin(fault);
+            set_clocks(scene, offsets_ms).await
+        }
         Harm::Replace { nodes } => {
             kill(scene, fault, nodes).await?;
             remove(scene, nodes).await
@@ -114,8 +117,8 @@ pub async fn end(scene: &Arc<Scene>, fault: &Fault) -> Result<Done, NemesisError
             }
         }
         Harm::Skew { offsets_ms } => {
-            let right = offsets_ms.iter().map(|(node, _)| (*node, 0)).collect::<Vec<_>>();
-            done = skew(scene, &right).await;
+            scene.situation().end(fault.id);
+            done = set_clocks(scene, offsets_ms).await;
         }
         Harm::Replace { nodes } => replace(scene, nodes).await?,
         Harm::Transfer { .. } => {}
@@ -169,7 +172,7 @@ async fn kill(scene: &Arc<Scene>, fault: &Fault, nodes: &[NodeId]) -> Result<(),
 
 /// Makes the links what the situation says. One at a time: each sets them all.
 async fn set_links(scene: &Scene, what: &str) -> Result<(), NemesisError> {
-    let _turn = scene.links_turn.lock().await;
+    let _turn = scene.turn.lock().await;
     let end = Instant::now() + LINKS_FOR;
     loop {
         let links = scene.situation().links();
@@ -181,9 +184,12 @@ async fn set_links(scene: &Scene, what: &str) -> Result<(), NemesisError> {
     }
 }
 
-async fn skew(scene: &Scene, offsets_ms: &[(NodeId, i64)]) -> Done {
-    for (node, offset_ms) in offsets_ms {
-        if let Err(why) = in_time(scene.running.skew(*node, *offset_ms)).await {
+/// Makes the clocks what the situation says. One at a time: one fault may end as another begins.
+async fn set_clocks(scene: &Scene, of: &[(NodeId, i64)]) -> Done {
+    let _turn = scene.turn.lock().await;
+    for (node, _) in of {
+        let offset_ms = scene.situation().clock(*node);
+        if let Err(why) = in_time(scene.running.skew(*node, offset_ms)).await {
             return Done::Perhaps(format!("the clock of node {node}: {why:#}"));
         }
     }

@@ -1,14 +1,13 @@
 //! The referee: one workload through one schedule of faults on several systems, and a verdict on what each promised.
 //!
 //! [`client`] is all that it knows of a system; [`history`] what happened, as it is kept ([`watched`]: what watchers were told), and
-//! [`leases`] what it says of each lease. [`checker`] decides whether a history of
-//! calls can be explained by one machine taking them one at a time, [`formats`] reads histories from files, ours and others', and
-//! [`check`] is the library side of `quorate check`.
+//! [`leases`] what it says of each lease. [`checker`] decides whether a history of calls can be explained by one machine taking them
+//! one at a time, [`formats`] reads histories from files, ours and others', and [`check`] is the library side of `quorate check`.
 //!
 //! [`runner`] makes one run: [`workload`] calls (what [`generator`] and [`contest`] think of), [`nemesis`] carries a [`plan`] of the
-//! [`kinds`] of fault out ([`targets`] says to whom; [`acts`], [`probes`]), keeps the [`situation`] and leaves a [`schedule`], [`observer`] looks at every node, [`recorder`] writes down; they share a [`scene`].
-//! [`compare`] has several systems run under one schedule ([`environment`] tells on what machine), for [`analysis`] and [`report`];
-//! a [`campaign`] is many of them.
+//! [`kinds`] of fault out ([`targets`] says to whom; [`acts`], [`probes`]), keeps the [`situation`] and leaves a [`schedule`];
+//! [`observer`] looks at every node, [`recorder`] writes down; they share a [`scene`]. [`compare`] has several systems run under one
+//! schedule ([`environment`] tells on what machine), for [`analysis`] and [`report`]; a [`campaign`] is many of them.
 
 pub mod acts;
 pub mod analysis;

@@ -55,8 +55,8 @@ pub struct Scene {
     pub settings: Settings,
     /// The longest time by which the referee itself was late, in milliseconds.
     lateness_ms: AtomicU64,
-    /// Held while the links are being set.
-    pub links_turn: tokio::sync::Mutex<()>,
+    /// Held while links or clocks are made what the situation says.
+    pub turn: tokio::sync::Mutex<()>,
     situation: Mutex<Situation>,
     /// Which answers a fault loses.
     chance: Mutex<Xoshiro256PlusPlus>,
@@ -78,8 +78,8 @@ impl Scene {
         let chance = Mutex::new(Xoshiro256PlusPlus::seed_from_u64(seed));
         let (generator, contest) = (Mutex::new(generator), Mutex::new(contest));
         let lateness_ms = AtomicU64::new(0);
-        let (recorder, links_turn, dropped) = (Recorder::start(), tokio::sync::Mutex::default(), AtomicU64::new(0));
-        Self { running, recorder, settings, lateness_ms, links_turn, situation, chance, dropped, generator, contest }
+        let (recorder, turn, dropped) = (Recorder::start(), tokio::sync::Mutex::default(), AtomicU64::new(0));
+        Self { running, recorder, settings, lateness_ms, turn, situation, chance, dropped, generator, contest }
     }
 
     /// Locks are held for a few lines, never across an await; a panic inside one ends the run as the referee's failure anyway.

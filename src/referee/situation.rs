@@ -90,6 +90,15 @@ impl Situation {
         lost.max().unwrap_or(0)
     }
 
+    /// By how many milliseconds a node's wall clock is off: what came last counts.
+    pub fn clock(&self, node: NodeId) -> i64 {
+        let offsets = self.harms().filter_map(|harm| match harm {
+            Harm::Skew { offsets_ms } => offsets_ms.iter().find(|(of, _)| *of == node).map(|(_, offset)| *offset),
+            _ => None,
+        });
+        offsets.last().unwrap_or(0)
+    }
+
     fn is_cut(&self, link: Link) -> bool {
         self.harms().any(|harm| harm.cut().contains(&link))
     }
@@ -180,6 +189,18 @@ mod tests {
         assert_eq!(situation.links().cut, BTreeSet::from([(1, 2)]));
         situation.end(2);
         assert_eq!(situation.links(), Links::default());
+    }
+
+    #[test]
+    fn of_two_jumps_of_a_clock_the_later_counts_for_as_long_as_it_lasts() {
+        let mut situation = Situation::new(vec![1, 2]);
+        situation.begin(&fault(1, Harm::Skew { offsets_ms: vec![(1, 5)] }));
+        situation.begin(&fault(2, Harm::Skew { offsets_ms: vec![(1, -7)] }));
+        assert_eq!((situation.clock(1), situation.clock(2)), (-7, 0));
+        situation.end(1);
+        assert_eq!(situation.clock(1), -7);
+        situation.end(2);
+        assert_eq!(situation.clock(1), 0);
     }
 
     #[test]
