@@ -181,7 +181,7 @@ fn what_cannot_join_is_told_why_in_one_line() {
             3,
             "cannot join by http://127.0.0.1:1",
         ),
-        (&["--id", "2", "--peer", "127.0.0.1:0", "--join", "ftp://x"], 3, "is not http"),
+        (&["--id", "2", "--peer", "127.0.0.1:0", "--join", "ftp://x"], 64, "is not http"),
         (&["--id", "2", "--join", &url, "--cluster", "2=127.0.0.1:1"], 64, "cannot be used with"),
         (&["--id", "2", "--learner"], 64, "--join"),
     ];
@@ -231,7 +231,7 @@ fn work(nodes: &[Arc<Caller>], process: u64, members: &Mutex<Vec<usize>>, stop: 
         let name = format!("n{}", number % 7);
         let what = match number % 5 {
             0 => What::Unregister { name, token: None, result: None },
-            1 | 2 => What::Register { name, owner: format!("o{process:?}"), result: None },
+            1 | 2 => What::Register { name, owner: format!("o{process:?}"), lease: None, result: None },
             _ => What::Whereis { name, result: None },
         };
         let at = {
