@@ -5,8 +5,9 @@
 //! calls can be explained by one machine taking them one at a time, [`formats`] reads histories from files, ours and others', and
 //! [`check`] is the library side of `quorate check`.
 //!
-//! [`runner`] makes one run: [`workload`] calls (what [`generator`] and [`contest`] think of), [`nemesis`] carries the [`schedule`]
-//! out and keeps the [`situation`], [`observer`] looks at every node, [`recorder`] writes down; they share a [`scene`].
+//! [`runner`] makes one run: [`workload`] calls (what [`generator`], [`contest`] and [`holders`] think of; these write to a [`resource`],
+//! too), [`nemesis`] carries the [`schedule`]
+//! out and keeps the [`situation`], [`observer`] looks at every node, [`watching`] follows what changes, [`recorder`] writes down; they share a [`scene`].
 //! [`compare`] has several systems run under one schedule ([`environment`] tells on what machine), for [`analysis`] and [`report`].
 
 pub mod analysis;
@@ -19,14 +20,17 @@ pub mod environment;
 pub mod formats;
 pub mod generator;
 pub mod history;
+pub mod holders;
 pub mod leases;
 pub mod nemesis;
 pub mod observer;
 pub mod recorder;
 pub mod report;
+pub mod resource;
 pub mod runner;
 pub mod scene;
 pub mod schedule;
 pub mod situation;
 pub mod watched;
+pub mod watching;
 pub mod workload;

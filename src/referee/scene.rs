@@ -9,6 +9,7 @@ use super::contest::Contest;
 use super::generator::Generator;
 use super::history::{Process, Side, What};
 use super::recorder::Recorder;
+use super::resource::Resources;
 use super::situation::Situation;
 use crate::model::ident::NodeId;
 
@@ -55,6 +56,7 @@ pub struct Scene {
     situation: Mutex<Situation>,
     generator: Mutex<Generator>,
     contest: Mutex<Contest>,
+    pub resources: Resources,
 }
 
 impl Scene {
@@ -62,7 +64,8 @@ impl Scene {
         let situation = Mutex::new(Situation::new(running.nodes()));
         let (generator, contest) = (Mutex::new(generator), Mutex::new(contest));
         let lateness_ms = AtomicU64::new(0);
-        Self { running, recorder: Recorder::start(), settings, lateness_ms, situation, generator, contest }
+        let (recorder, resources) = (Recorder::start(), Resources::default());
+        Self { running, recorder, settings, lateness_ms, situation, generator, contest, resources }
     }
 
     /// Locks are held for a few lines, never across an await; a panic inside one ends the run as the referee's failure anyway.

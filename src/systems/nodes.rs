@@ -20,9 +20,10 @@ use super::children::{self, Nursery};
 use super::netns::Network;
 use super::ports::Reserved;
 use super::registry_client::{self, Level, RegistryClient};
+use super::registry_watch;
 use crate::client::call::Caller;
 use crate::model::ident::{Mode, NodeId};
-use crate::referee::client::{Abilities, Client, Promises, Reach, Running, System};
+use crate::referee::client::{Abilities, Client, Promises, Reach, Running, System, Watcher};
 use crate::referee::history::{Conflict, View};
 use crate::registry::Consistency;
 use crate::wire::cluster::{FaultsBody, PeerFaultsBody};
@@ -69,11 +70,12 @@ impl Setting {
 
     /// What each mode promises when it is asked for this.
     fn promises(self, mode: Mode) -> Promises {
-        let gossip = Promises { converges: true, records: true, ..Promises::NONE };
+        let gossip = Promises { converges: true, records: true, lease_lives: true, ..Promises::NONE };
+        let leases = |promises| Promises { lease_lives: true, lease_ends: true, ..promises };
         match (mode, self) {
             // By the leader's lease: as long as clocks run within 20 % of each other, which nothing here disturbs.
-            (Mode::Cp, Setting::Usual | Setting::LeaderReads | Setting::Quorums) => Promises::LINEARIZABLE,
-            (Mode::Cp, Setting::StaleReads) => Promises::CONSENSUS,
+            (Mode::Cp, Setting::Usual | Setting::LeaderReads | Setting::Quorums) => leases(Promises::LINEARIZABLE),
+            (Mode::Cp, Setting::StaleReads) => leases(Promises::CONSENSUS),
             // What waits for a majority does not get one on every side.
             (Mode::Ap, Setting::Quorums) => gossip,
             (Mode::Ap, Setting::Usual | Setting::StaleReads | Setting::LeaderReads) => {
@@ -404,6 +406,16 @@ impl Running for Cluster {
             Mode::Cp => Ok(None),
             Mode::Ap => Ok(Some(registry_client::conflicts(&self.node(node)?.caller, deadline).await?)),
         }
+    }
+
+    async fn watch(
+        &self,
+        node: NodeId,
+        after: Option<&str>,
+        prefix: Option<&str>,
+        deadline: Instant,
+    ) -> anyhow::Result<Box<dyn Watcher>> {
+        registry_watch::begin(&self.node(node)?.caller, self.mode, after, prefix, deadline).await
     }
 
     async fn stop(self: Box<Self>) -> anyhow::Result<()> {

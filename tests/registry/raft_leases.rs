@@ -7,7 +7,7 @@ use quorate::model::ident::{CredentialName, LeaseId, NodeId, RecordId};
 use quorate::model::lease::{KeptAlive, LeaseStatus};
 use quorate::model::outcome::{Ended, Outcome, Refusal};
 use quorate::model::query::{Answer, Page, Query};
-use quorate::raft::{Flaws, RaftConfig};
+use quorate::raft::{Flaws, Pace, RaftConfig};
 use quorate::registry::{CommandFailure, Consistency, KeepAlive, Reason, Registry};
 
 use super::raft_cluster::{Cluster, command_call, query_call, timing};
@@ -247,7 +247,7 @@ async fn the_planted_keep_alive_without_a_round_is_answered_by_a_leader_that_is_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_planted_haste_ends_a_lease_early() {
-    let cluster = Cluster::start_tuned(1, |config| config.flaws.early_expiry = true).await;
+    let cluster = Cluster::start_tuned(1, |config| config.flaws.pace = Pace::Hasty).await;
     cluster.leader().await;
     execute(&cluster, 1, create("l", 20_000)).await;
     assert!(keep(&cluster, 1, "l").await.unwrap().is_ok());

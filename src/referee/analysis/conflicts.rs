@@ -74,6 +74,13 @@ pub fn find(story: &Story) -> Conflicts {
     for (record, nodes) in &by_content {
         judge_record(story, record, nodes, &told, &mut found);
     }
+    for name in &found.contested {
+        let words = story.last_words(name);
+        let given_up = story.names.of(name).iter().all(|grant| story.names.may_end_at(grant).is_some());
+        if !words.is_empty() && words.iter().all(|word| word.owner.is_none()) && !given_up {
+            found.wrong.push(format!("{name}: all of its owners lost it, and nobody has it at the end"));
+        }
+    }
     for ((name, token), ids) in by_loser.iter().filter(|(_, ids)| ids.len() > 1) {
         found.duplicate.push(format!("{name}: the grant {token} has {} records: {}", ids.len(), join(ids)));
     }
