@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::flaws::Pace;
 use crate::model::step::{EXPIRE_LEN_MAX, EXPIRE_RELEASES_MAX};
 use crate::model::table::{LeaseFacts, LeaseNews};
 

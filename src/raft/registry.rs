@@ -162,7 +162,7 @@ impl Registry for RaftRegistry {
         };
         let applied = self.carry_out(proposal, call).await?;
         let revision = Revision::Cp(applied.revision);
-        let Some(value) = applied.one() else {
+        let Some(mut value) = applied.one() else {
             return Err(CommandFailure::Unknown(Reason::Internal("a command had no outcome".into())));
         };
         if self.flaws.no_fencing {
