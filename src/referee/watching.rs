@@ -15,8 +15,8 @@ use crate::model::ident::NodeId;
 const STAY: Duration = Duration::from_millis(3_500);
 /// How long a stream may take to begin.
 const BEGIN_MAX: Duration = Duration::from_millis(800);
-/// Between a stream that broke or did not begin and the next try.
-const PAUSE: Duration = Duration::from_millis(150);
+/// Between a stream and the next: long enough that there is something to be missed.
+const PAUSE: Duration = Duration::from_millis(400);
 /// A slow reader takes so long over every message.
 const SLOWNESS: Duration = Duration::from_millis(10);
 /// After the last call nothing new may come for so long until a watcher has been told all.
@@ -70,6 +70,7 @@ pub async fn follow(scene: Arc<Scene>, habits: Habits, mut finish: watch::Receiv
             }
         }
         at.node = next_up(&scene, at.node);
+        sleep(PAUSE).await;
     }
     catch_up(&scene, &habits, &mut at).await;
 }

@@ -34,6 +34,8 @@ pub enum Told<'a> {
     Progress {
         revision: Option<u64>,
     },
+    /// Another stream takes it up, after the last position that was told.
+    Resumed,
     /// Whatever lies between what was told before and what comes next is not told.
     Resync,
 }
@@ -48,6 +50,7 @@ pub fn of<'a>(events: &'a [Event]) -> Vec<Stream<'a>> {
         match watched {
             Watched::Begun { after, prefix } => {
                 stream.prefix = prefix.as_deref();
+                stream.told.push(Told::Resumed);
                 stream.resumed += usize::from(after.is_some());
             }
             Watched::Change { revision, changes } => {
@@ -84,7 +87,7 @@ impl<'a> Stream<'a> {
     pub fn changes(&self) -> impl Iterator<Item = (u64, &'a ChangeRevision, &'a [Change])> + '_ {
         self.told.iter().filter_map(|told| match told {
             Told::Change { at, revision, changes } => Some((*at, *revision, *changes)),
-            Told::Progress { .. } | Told::Resync => None,
+            Told::Progress { .. } | Told::Resumed | Told::Resync => None,
         })
     }
 }

@@ -2,8 +2,8 @@
 //! unique, atomic, reliable, resumable, bookmarkable).
 //!
 //! What there was to tell is known from all watchers together, and from every acknowledged grant. Where all changes have one number each,
-//! [`exact`] asks for every number once and in order; elsewhere [`eventual`] asks for every operation at least once, for each
-//! origin in order, and for what stands at the end.
+//! [`exact`] asks for every number once and in order; elsewhere [`eventual`] asks for each origin's order, and for what stands at
+//! the end.
 
 mod eventual;
 mod exact;

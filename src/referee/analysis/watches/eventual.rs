@@ -1,6 +1,9 @@
-//! No order over all: every operation at least once, each origin's in their order, and at the end what stands.
+//! No order over all: in every stream each origin's operations in their order, and at the end what stands.
+//!
+//! Which operation ended a grant may differ from node to node (two can have done so at once), and so not every operation is told by
+//! every node. But what stands at the end cannot be right if something was never told.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Watches;
 use crate::referee::analysis::ops::Key;
@@ -8,30 +11,15 @@ use crate::referee::analysis::story::Story;
 use crate::referee::analysis::streams::{Stream, Told};
 use crate::referee::watched::{Change, ChangeKind, ChangeRevision};
 
-/// A watcher that began later than this before an operation was first told to anybody may have begun after it.
-const BEGINNING_NS: u64 = 1_000_000_000;
-
 type Operation<'a> = (&'a str, u64);
 
 pub(super) fn judge(story: &Story, streams: &[Stream], found: &mut Watches) {
-    // Each operation, when it was first told, and what it was about.
-    let mut known: HashMap<Operation, (u64, BTreeSet<&str>)> = HashMap::new();
-    for (at, revision, changes) in streams.iter().flat_map(Stream::changes) {
-        let ChangeRevision::Operation { origin, number } = revision else { continue };
-        let (first, keys) = known.entry((origin, *number)).or_insert((at, BTreeSet::new()));
-        *first = at.min(*first);
-        keys.extend(changes.iter().map(|change| change.key.as_str()).filter(|key| !key.is_empty()));
-    }
     for stream in streams {
         in_order(stream, found);
-        if stream.caught_up.is_some() && stream.resyncs() == 0 {
-            missed(stream, &known, found);
-        }
         if stream.caught_up.is_some() {
             at_end(story, stream, found);
         }
     }
-    found.missed.sort();
 }
 
 fn in_order(stream: &Stream, found: &mut Watches) {
@@ -50,37 +38,9 @@ fn in_order(stream: &Stream, found: &mut Watches) {
                 }
                 *last = (*last).max(*number);
             }
-            Told::Resync => {
-                greatest.clear();
-                told.clear();
-            }
+            // It may begin some way before where the last one ended.
+            Told::Resumed | Told::Resync => greatest.clear(),
             Told::Change { .. } | Told::Progress { .. } => {}
-        }
-    }
-}
-
-fn missed(stream: &Stream, known: &HashMap<Operation, (u64, BTreeSet<&str>)>, found: &mut Watches) {
-    let mut told: BTreeSet<Operation> = BTreeSet::new();
-    // A node that took over a state whole tells what differs, key by key.
-    let mut whole: BTreeSet<&str> = BTreeSet::new();
-    for (_, revision, changes) in stream.changes() {
-        match revision {
-            ChangeRevision::Operation { origin, number } => drop(told.insert((origin, *number))),
-            ChangeRevision::Local | ChangeRevision::Number(_) => {
-                whole.extend(changes.iter().map(|change| change.key.as_str()));
-            }
-        }
-    }
-    for (operation, (first, keys)) in known {
-        let of_interest = keys.iter().any(|key| stream.wants(key)) && !keys.iter().any(|key| whole.contains(key));
-        let in_its_time =
-            *first > stream.begun + BEGINNING_NS && stream.told_until().is_some_and(|until| *first < until);
-        if of_interest && in_its_time && !told.contains(operation) {
-            let keys = keys.iter().copied().collect::<Vec<_>>().join(", ");
-            found.missed.push(format!(
-                "watcher {} was never told of operation {} of {} ({keys})",
-                stream.watcher, operation.1, operation.0
-            ));
         }
     }
 }
@@ -93,10 +53,15 @@ fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
             Told::Change { changes, .. } => changes.iter().for_each(|change| take_in(&mut standing, change)),
             // Of what was not told since, nothing is known.
             Told::Resync => standing.clear(),
-            Told::Progress { .. } => {}
+            Told::Progress { .. } | Told::Resumed => {}
         }
     }
     for ((key, of_group), holders) in standing {
+        let last_change = story.final_from(if of_group { Key::Group(key) } else { Key::Name(key) });
+        // What changed after it was said to have caught up may be told later than anybody looked.
+        if !last_change.is_some_and(|at| stream.told_until().is_some_and(|until| at < until)) {
+            continue;
+        }
         let owners = holders.iter().map(|(owner, _)| *owner).collect::<BTreeSet<_>>();
         let shown = if of_group { members_at_end(story, key) } else { owner_at_end(story, key) };
         let Some(shown) = shown else { continue };

@@ -101,7 +101,7 @@ fn one(stream: &Stream, owed: u64, known: &BTreeMap<u64, Content>, untold: &BTre
                 }
                 last = last.max(Some(*number));
             }
-            Told::Change { .. } => {}
+            Told::Change { .. } | Told::Resumed => {}
             Told::Progress { revision } => {
                 bookmark = bookmark.max(revision.unwrap_or(0));
                 from = from.or(*revision);
