@@ -100,6 +100,10 @@ fn take_in<'a>(standing: &mut BTreeMap<(&'a str, bool), BTreeSet<(&'a str, &'a s
     let of_group = change.kind.is_of_group() || (shows && known_group);
     let holders = standing.entry((change.key.as_str(), of_group)).or_default();
     let holder = (change.owner.as_str(), change.token.as_str());
+    // Of grants of one owner that stand beside each other one is shown: when that one ends, the next is told as its update.
+    if change.kind == ChangeKind::Updated {
+        holders.retain(|(owner, _)| *owner != change.owner);
+    }
     match begins {
         true => holders.insert(holder),
         false => holders.remove(&holder),
