@@ -66,6 +66,10 @@ pub struct Promises {
     pub converges: bool,
     /// A grant that loses to another leaves exactly one conflict record.
     pub records: bool,
+    /// What is bound to a lease stays at least for its time-to-live after the sending of the last keep-alive that was answered.
+    pub lease_lives: bool,
+    /// And is gone a second after that at the latest, while there is a leader.
+    pub lease_ends: bool,
 }
 
 impl Promises {
@@ -76,6 +80,8 @@ impl Promises {
         available: false,
         converges: false,
         records: false,
+        lease_lives: false,
+        lease_ends: false,
     };
     /// One order of writes that a majority agrees on; reads may lag behind it.
     pub const CONSENSUS: Self = Self { one_order: true, majority: true, converges: true, ..Self::NONE };

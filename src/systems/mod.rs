@@ -21,6 +21,7 @@ pub mod ports;
 pub mod reference;
 mod reference_table;
 pub mod registry_client;
+mod registry_watch;
 mod spaces;
 
 use crate::model::ident::Mode;
@@ -49,11 +50,22 @@ const NOT_YET: [&str; 7] =
     ["etcd", "etcd-stale", "zookeeper", "erlang-global", "erlang-pg", "postgresql", "postgresql-2pc"];
 
 /// Our nodes with a flaw planted: name, mode, and what `serve --flaw` calls it.
-const FLAWED: [(&str, Mode, &str); 4] = [
+const FLAWED: [(&str, Mode, &str); 15] = [
     ("cp-local-reads", Mode::Cp, "local-reads"),
     ("cp-ack-early", Mode::Cp, "ack-early"),
     ("ap-never-resolves", Mode::Ap, "never-resolve"),
+    ("cp-keeps-alive-alone", Mode::Cp, "keep-alive-alone"),
+    ("cp-expires-early", Mode::Cp, "early-expiry"),
+    ("cp-expires-late", Mode::Cp, "late-expiry"),
+    ("cp-wall-clock-leases", Mode::Cp, "wall-clock-leases"),
+    ("cp-no-fencing", Mode::Cp, "no-fencing"),
+    ("cp-duplicate-member", Mode::Cp, "duplicate-member"),
+    ("cp-drops-on-resume", Mode::Cp, "drop-on-resume"),
     ("ap-forgets-context", Mode::Ap, "forget-context"),
+    ("ap-remote-wins", Mode::Ap, "remote-wins"),
+    ("ap-forgets-records", Mode::Ap, "forget-records"),
+    ("ap-mute-losers", Mode::Ap, "mute-losers"),
+    ("ap-drops-on-resume", Mode::Ap, "drop-on-resume"),
 ];
 
 /// The system of that name, not started yet. The error says in one line which there are.

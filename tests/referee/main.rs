@@ -3,8 +3,10 @@
 mod analysis;
 mod checker;
 mod comparison;
+mod controls;
 mod corpus;
 mod filed;
+mod holding;
 mod logs;
 mod namespaces;
 mod others;
@@ -14,6 +16,7 @@ mod report;
 mod runner;
 mod sides;
 mod synthetic;
+mod telling;
 mod toys;
 mod weaker;
 
