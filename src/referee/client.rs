@@ -89,7 +89,7 @@ pub trait Running: Send + Sync {
     fn nodes(&self) -> Vec<NodeId>;
     fn client(&self, node: NodeId) -> Box<dyn Client>;
     /// What a reader has to know of what runs: program and version, settings that are not the usual ones. By what it is called.
-    fn facts(&self) -> Vec<(&'static str, String)> {
+    async fn facts(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
     /// Whether one of the nodes leads, when all is well.

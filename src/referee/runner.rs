@@ -79,7 +79,7 @@ pub async fn run(
         schedule: schedule.hash(),
         concurrency: (scene.running.nodes().len() * (settings.clients_per_node + 1)) as u64,
     };
-    let facts = scene.running.facts();
+    let facts = scene.running.facts().await;
     let events = scene.recorder.take();
     tell("stopping");
     // All tasks have ended, so that nobody else holds it; were it otherwise, dropping it ends the system too.

@@ -5,11 +5,15 @@
 //! this very process that cannot go wrong, to test the referee with.
 
 pub mod children;
+pub mod erlang;
+pub mod etcd;
 pub mod netns;
 pub mod nodes;
 pub mod ports;
+pub mod process;
 pub mod reference;
 pub mod registry_client;
+pub mod rival;
 mod spaces;
 
 use std::path::PathBuf;
@@ -17,6 +21,8 @@ use std::sync::Arc;
 
 use crate::model::ident::Mode;
 use crate::referee::client::System;
+use erlang::{Erlang, Registry, Setup};
+use etcd::Etcd;
 use netns::Network;
 use nodes::{OurNodes, Setting};
 use reference::Reference;
@@ -48,8 +54,15 @@ const OURS: [(&str, Mode, Setting); 5] = [
 ];
 
 /// Names that the command line knows and this version cannot start.
-const NOT_YET: [&str; 7] =
-    ["etcd", "etcd-stale", "zookeeper", "erlang-global", "erlang-pg", "postgresql", "postgresql-2pc"];
+const NOT_YET: [&str; 3] = ["zookeeper", "postgresql", "postgresql-2pc"];
+
+/// Erlang's, as OTP sets them up by itself and otherwise.
+const ERLANG: [(&str, Setup); 4] = [
+    ("erlang-global", Setup { registry: Registry::Global, prevent_overlap: true, redial: false }),
+    ("erlang-global-overlap", Setup { registry: Registry::Global, prevent_overlap: false, redial: false }),
+    ("erlang-global-redial", Setup { registry: Registry::Global, prevent_overlap: true, redial: true }),
+    ("erlang-pg", Setup { registry: Registry::Pg, prevent_overlap: true, redial: false }),
+];
 
 /// Our nodes with a flaw planted: name, mode, and what `serve --flaw` calls it.
 const FLAWED: [(&str, Mode, &str); 4] = [
@@ -68,16 +81,22 @@ pub fn named(name: &str, place: &Place) -> Result<Box<dyn System>, String> {
     if let Some((_, mode, flaw)) = FLAWED.iter().filter(|_| crate::FLAWS).find(|(flawed, _, _)| *flawed == name) {
         return Ok(ours(*mode, Setting::Usual, Some(*flaw)));
     }
+    if let Some((_, setup)) = ERLANG.iter().find(|(erlang, _)| *erlang == name) {
+        return Ok(Box::new(Erlang::new(name, *setup, place)));
+    }
     match name {
         "reference" => Ok(Box::new(Reference)),
+        "etcd" | "etcd-stale" => Ok(Box::new(Etcd::new(name, name == "etcd-stale", place))),
         _ if NOT_YET.contains(&name) => Err(format!("{name} is not in this version; there are {}", known())),
         _ => Err(format!("{name:?} is no system; there are {}", known())),
     }
 }
 
-/// Every name that can be started, joined by commas.
+/// Every name that can be started, but for planted flaws, joined by commas.
 fn known() -> String {
-    OURS.iter().map(|(name, _, _)| *name).chain(["reference"]).collect::<Vec<_>>().join(", ")
+    let ours = OURS.iter().map(|(name, _, _)| *name);
+    let erlang = ERLANG.iter().map(|(name, _)| *name);
+    ours.chain(["etcd", "etcd-stale"]).chain(erlang).chain(["reference"]).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether a system is of our own making, so that its verdict decides a comparison's. The reference is a measure, not a system.
@@ -93,14 +112,15 @@ mod tests {
     #[test]
     fn every_name_of_the_command_line_is_known_or_told_to_be_missing() {
         let place = Place { program: "quorate".into(), dir: "runs".into(), net: None };
-        for name in OURS.map(|(name, _, _)| name).into_iter().chain(["reference"]) {
+        for name in known().split(", ") {
             assert_eq!(named(name, &place).unwrap().name(), name);
         }
         for name in NOT_YET {
             assert!(named(name, &place).err().unwrap().contains("not in this version"));
         }
         let unknown = named("raft", &place).err().unwrap();
-        assert_eq!(unknown, "\"raft\" is no system; there are cp, ap, cp-stale, cp-leader, ap-quorum, reference");
+        assert_eq!(unknown, format!("\"raft\" is no system; there are {}", known()));
+        assert!(known().starts_with("cp, ap, cp-stale, cp-leader, ap-quorum, etcd,"));
     }
 
     #[test]

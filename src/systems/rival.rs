@@ -1,0 +1,288 @@
+//! What other people's systems have in common here: a server process for each node, started and harmed alike. What differs is an
+//! [`Api`]: how they are called and looked into.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use async_trait::async_trait;
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+use super::Place;
+use super::children::Nursery;
+use super::netns::Network;
+use super::ports::Reserved;
+use super::process::{Line, Process};
+use crate::model::ident::NodeId;
+use crate::referee::client::{Client, Reach, Running};
+use crate::referee::history::{Conflict, View};
+use crate::referee::schedule::FaultKind;
+
+/// How long all servers may take until they serve. A JVM on a busy machine takes its time.
+const START_MAX: Duration = Duration::from_secs(60);
+const POLL_PERIOD: Duration = Duration::from_millis(100);
+
+/// How a system is called, once its servers run.
+#[async_trait]
+pub trait Api: Send + Sync {
+    fn client(&self, node: NodeId) -> Box<dyn Client>;
+    /// Whether the node serves its clients. Err: not yet, and why.
+    async fn ready(&self, node: NodeId) -> anyhow::Result<()>;
+    /// Program, version, unusual settings.
+    async fn facts(&self) -> Vec<(&'static str, String)>;
+    fn has_leader(&self) -> bool;
+    /// Who leads, as that node sees it.
+    async fn leader(&self, node: NodeId) -> Option<NodeId>;
+    async fn view(&self, node: NodeId, deadline: Instant) -> anyhow::Result<View>;
+}
+
+/// The servers and where they are.
+pub struct Servers {
+    net: Option<Arc<Network>>,
+    /// In the order in which they are started.
+    processes: BTreeMap<NodeId, Process>,
+    nursery: Nursery,
+    /// Which user they run as; the referee's own unless given.
+    user: Option<User>,
+    data: Vec<PathBuf>,
+}
+
+/// Whom a program runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Servers {
+    pub fn new(net: Option<Arc<Network>>, user: Option<User>) -> io::Result<Self> {
+        Ok(Self { net, processes: BTreeMap::new(), nursery: Nursery::new()?, user, data: Vec::new() })
+    }
+
+    /// Adds a node's server, not started yet. `data` is removed in the end.
+    pub fn add(&mut self, node: NodeId, line: Line, data: PathBuf) {
+        self.processes.insert(node, Process::new(line));
+        self.data.push(data);
+    }
+
+    pub fn start_all(&self) -> anyhow::Result<()> {
+        self.processes.keys().try_for_each(|node| self.start(*node))
+    }
+
+    fn start(&self, node: NodeId) -> anyhow::Result<()> {
+        self.process(node)?.start(&self.nursery, |command| self.prepare(node, command))
+    }
+
+    /// Has a program begin in the node's namespace, as the servers' user. In this order: who is nobody cannot move any more.
+    pub fn prepare(&self, node: NodeId, command: &mut Command) {
+        if let Some(net) = &self.net {
+            net.enter(node, command);
+        }
+        if let Some(user) = self.user {
+            run_as(user, command);
+        }
+    }
+
+    fn process(&self, node: NodeId) -> anyhow::Result<&Process> {
+        self.processes.get(&node).ok_or_else(|| anyhow!("there is no node {node}"))
+    }
+
+    pub fn runs(&self, node: NodeId) -> bool {
+        self.process(node).is_ok_and(Process::runs)
+    }
+
+    /// Err if the node's server has ended by itself.
+    pub fn lives(&self, node: NodeId) -> anyhow::Result<()> {
+        self.process(node)?.lives()
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        // Killed before their data goes.
+        self.processes.clear();
+        for data in &self.data {
+            let _ = fs::remove_dir_all(data);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn run_as(user: User, command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+
+    use rustix::process::{Gid, Uid};
+    use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+    // SAFETY: between fork and exec the closure makes system calls and touches no memory of the parent. The child has one thread,
+    // so that what is said of the thread is said of the process.
+    unsafe {
+        command.pre_exec(move || {
+            set_thread_groups(&[])?;
+            set_thread_gid(Gid::from_raw(user.gid))?;
+            Ok(set_thread_uid(Uid::from_raw(user.uid))?)
+        });
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn run_as(user: User, command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    command.uid(user.uid).gid(user.gid);
+}
+
+/// Where a node's servers are to listen: `count` addresses each, nobody else's on this machine.
+pub fn addresses(
+    place: &Place,
+    nodes: &[NodeId],
+    count: usize,
+    first_port: u16,
+) -> io::Result<BTreeMap<NodeId, Vec<SocketAddr>>> {
+    if let Some(net) = &place.net {
+        let at = |node: NodeId| (0..count as u16).map(move |n| SocketAddr::from((net.addr(node), first_port + n)));
+        return Ok(nodes.iter().map(|node| (*node, at(*node).collect())).collect());
+    }
+    // All are reserved before one is released, so that no two are the same.
+    let reserve = |_| Reserved::new();
+    let reserved = nodes.iter().map(|node| Ok((*node, (0..count).map(reserve).collect::<io::Result<Vec<_>>>()?)));
+    let reserved = reserved.collect::<io::Result<Vec<_>>>()?;
+    Ok(reserved.into_iter().map(|(node, ports)| (node, ports.into_iter().map(Reserved::release).collect())).collect())
+}
+
+/// A system of others, running.
+pub struct Rival<A> {
+    pub servers: Servers,
+    pub api: A,
+}
+
+impl<A: Api> Rival<A> {
+    /// Waits until every node serves.
+    pub async fn whole(self) -> anyhow::Result<Self> {
+        let deadline = Instant::now() + START_MAX;
+        for node in self.servers.processes.keys() {
+            loop {
+                self.servers.lives(*node)?;
+                match self.api.ready(*node).await {
+                    Ok(()) => break,
+                    Err(why) if Instant::now() >= deadline => {
+                        return Err(why.context(format!("node {node} does not serve")));
+                    }
+                    Err(_) => sleep(POLL_PERIOD).await,
+                }
+            }
+        }
+        Ok(self)
+    }
+}
+
+#[async_trait]
+impl<A: Api + 'static> Running for Rival<A> {
+    fn nodes(&self) -> Vec<NodeId> {
+        self.servers.processes.keys().copied().collect()
+    }
+
+    fn client(&self, node: NodeId) -> Box<dyn Client> {
+        self.api.client(node)
+    }
+
+    async fn facts(&self) -> Vec<(&'static str, String)> {
+        self.api.facts().await
+    }
+
+    fn has_leader(&self) -> bool {
+        self.api.has_leader()
+    }
+
+    async fn leader(&self) -> Option<NodeId> {
+        let mut votes = BTreeMap::<NodeId, usize>::new();
+        for node in self.servers.processes.keys().filter(|node| self.servers.runs(**node)) {
+            if let Some(leader) = self.api.leader(*node).await {
+                *votes.entry(leader).or_default() += 1;
+            }
+        }
+        votes.into_iter().find(|(_, votes)| votes * 2 > self.servers.processes.len()).map(|(leader, _)| leader)
+    }
+
+    fn cannot(&self, kind: FaultKind) -> Option<String> {
+        match kind {
+            FaultKind::Halves | FaultKind::IsolateLeader if self.servers.net.is_none() => {
+                Some("needs --net netns: its links can be cut by the kernel alone".to_owned())
+            }
+            FaultKind::Halves | FaultKind::IsolateLeader | FaultKind::Kill | FaultKind::Pause => None,
+        }
+    }
+
+    async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()> {
+        match &self.servers.net {
+            Some(net) => net.cut(links).await,
+            None => bail!("its links can be cut by the kernel alone"),
+        }
+    }
+
+    async fn reached(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Reach> {
+        match &self.servers.net {
+            Some(net) => net.reached(node, deadline).await,
+            None => bail!("its links can be tried by the kernel alone"),
+        }
+    }
+
+    async fn kill(&self, node: NodeId) -> anyhow::Result<()> {
+        self.servers.process(node)?.kill()
+    }
+
+    async fn restart(&self, node: NodeId) -> anyhow::Result<()> {
+        self.servers.start(node)?;
+        loop {
+            self.servers.lives(node)?;
+            if self.api.ready(node).await.is_ok() {
+                return Ok(());
+            }
+            sleep(POLL_PERIOD).await;
+        }
+    }
+
+    async fn pause(&self, node: NodeId) -> anyhow::Result<()> {
+        self.servers.process(node)?.signal(Signal::STOP)
+    }
+
+    async fn resume(&self, node: NodeId) -> anyhow::Result<()> {
+        self.servers.process(node)?.signal(Signal::CONT)
+    }
+
+    async fn view(&self, node: NodeId, deadline: Instant) -> anyhow::Result<View> {
+        self.api.view(node, deadline).await
+    }
+
+    async fn conflicts(&self, _node: NodeId, _deadline: Instant) -> anyhow::Result<Option<Vec<Conflict>>> {
+        Ok(None)
+    }
+
+    /// At once: nobody needs what they would put in order first.
+    async fn stop(self: Box<Self>) -> anyhow::Result<()> {
+        // Waits for processes, so not on a thread that drives other tasks.
+        Ok(tokio::task::spawn_blocking(move || drop(self)).await?)
+    }
+}
+
+/// A directory made for a server's data or logs.
+pub fn made(dir: PathBuf) -> anyhow::Result<PathBuf> {
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Why a system cannot be run here: the first program that is missing, with the packages of Debian that have it.
+pub fn lacking(programs: &[&str], packages: &str) -> Option<String> {
+    let missing = programs.iter().find(|program| !super::installed(program))?;
+    Some(format!("the program {missing} is not installed: apt-get install {packages}"))
+}
+
+/// What a deadline leaves, for those who count in durations.
+pub fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
