@@ -1,12 +1,15 @@
 //! How fast histories are judged. The goals: 100,000 calls over 100 names in less than 0.3 s; on one name, either verdict, in less
-//! than 2 s.
+//! than 2 s; ahead of porcupine. `QUORATE_PORCUPINE=DIR` (a checkout of its source; Go is needed) has it judge the same histories in
+//! the same run.
 
+#[path = "../tests/referee/porcupine.rs"]
+mod porcupine;
 #[path = "../tests/referee/toys.rs"]
 #[allow(dead_code, reason = "the tests use more of them")]
 mod toys;
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use quorate::referee::checker::kv::{Kv, KvOp, KvRet};
@@ -14,6 +17,7 @@ use quorate::referee::checker::names::{self, NameCall, NameOp, NameRet};
 use quorate::referee::checker::register::{Register, RegisterOp, RegisterRet, Value};
 use quorate::referee::checker::token::Token;
 use quorate::referee::checker::{self, Budget, Call, Verdict};
+use quorate::referee::formats::export;
 use toys::{Dice, FLAWS, Shape, ToyKv, ToyName, ToyRegister};
 
 fn shape(calls: usize, processes: usize, open_percent: usize) -> Shape {
@@ -125,5 +129,48 @@ fn benches(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(checker, benches);
+/// The same histories, one after the other, by both; each once, for porcupine may take minutes.
+fn beside_porcupine(_: &mut Criterion) {
+    let porcupine = match porcupine::Porcupine::build() {
+        Ok(porcupine) => porcupine,
+        Err(why) => return println!("beside porcupine: skipped: {why}"),
+    };
+    let one_register = toys::run(ToyRegister::new(5, true), shape(100_000, 10, 0), &mut Dice::new(0));
+    let a_tenth = toys::run(ToyRegister::new(5, true), shape(10_000, 10, 0), &mut Dice::new(0));
+    let cases = [
+        ("100 histories like etcd's of 2014", like_etcd(100)),
+        (
+            "100,000 calls, 100 names, 1 % open",
+            export::registers(&many_names(100, 100_000, 10, 1)).into_values().collect(),
+        ),
+        ("10,000 calls, one register of 5 values", vec![a_tenth.clone()]),
+        ("10,000 calls, one register of 5 values, a stale read", vec![stale_register(a_tenth)]),
+        ("100,000 calls, one register of 5 values", vec![one_register]),
+    ];
+    for (what, histories) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let files = histories.iter().enumerate().map(|(at, history)| {
+            let path = dir.path().join(format!("{at}.log"));
+            std::fs::write(&path, export::log(history)).unwrap();
+            path
+        });
+        let theirs = porcupine.judge(&files.collect::<Vec<_>>());
+        let began = Instant::now();
+        let ours = histories.iter().map(|history| judge(black_box(history)).is_linearizable()).collect::<Vec<_>>();
+        let took = began.elapsed();
+        let mut finished = 0;
+        for (ours, theirs) in ours.iter().zip(&theirs).filter(|(_, theirs)| theirs.verdict != "unknown") {
+            assert_eq!(*ours, theirs.verdict == "linearizable", "{what}");
+            finished += 1;
+        }
+        let their_time: Duration = theirs.iter().map(|judged| judged.took).sum();
+        println!(
+            "{what}: {took:.2?}; porcupine {their_time:.2?} ({finished} of {} finished), {:.1} times as long",
+            theirs.len(),
+            their_time.as_secs_f64() / took.as_secs_f64()
+        );
+    }
+}
+
+criterion_group!(checker, benches, beside_porcupine);
 criterion_main!(checker);

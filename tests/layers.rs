@@ -18,7 +18,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("raft", &["model", "registry", "cluster", "feed", "net"]),
     ("post", &["model", "registry", "messages", "net"]),
     ("http", &["model", "wire", "registry", "messages", "cluster", "feed"]),
-    ("client", &["model", "wire", "registry", "cluster"]),
+    ("client", &["model", "wire", "registry", "messages", "cluster"]),
     ("systems", &["model", "wire", "registry", "cluster", "referee", "client"]),
     ("node", &["model", "registry", "messages", "cluster", "feed", "net", "gossip", "raft", "post", "http"]),
     (

@@ -9,24 +9,22 @@ use anyhow::Context;
 use clap::Args;
 
 use super::Exit;
-use crate::client::call::Caller;
-use crate::model::ident::NodeId;
+use super::connect::{self, Servers};
+use crate::client::backup::Download;
+use crate::client::call::Cause;
+use crate::client::client::Client;
+use crate::client::error::Error;
+use crate::model::ident::{Mode, NodeId};
 use crate::node::restore::restore;
+use crate::raft::backup::{Check, Head, Why};
 
 #[derive(Args, Debug)]
 pub struct BackupArgs {
     /// Where to put it; standard output unless given
     file: Option<PathBuf>,
-    /// Servers of one cluster; if one does not answer, the next is asked
-    #[arg(
-        long,
-        env = "QUORATE_ENDPOINTS",
-        value_name = "URL,…",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7401"
-    )]
-    endpoints: Vec<String>,
-    /// When to give up
+    #[command(flatten)]
+    servers: Servers,
+    /// When to give up, if it has not begun to come
     #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..=30_000))]
     timeout_ms: u64,
 }
@@ -46,55 +44,86 @@ pub struct RestoreArgs {
     peer: String,
 }
 
+/// Why a backup did not come.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error("{0}")]
+    Broken(Cause),
+    #[error("what came is no whole backup: {0}")]
+    Unfit(Why),
+    #[error("cannot write {to}: {source}")]
+    Unwritable { to: String, source: io::Error },
+}
+
 /// Takes a backup.
 pub fn backup(args: BackupArgs) -> anyhow::Result<Exit> {
-    let timeout = Duration::from_millis(args.timeout_ms);
-    let callers = args.endpoints.iter().map(|url| Caller::new(url)).collect::<Result<Vec<_>, _>>();
-    let callers = match callers {
-        Ok(callers) => callers,
-        Err(e) => {
-            eprintln!("quorate: {e}");
-            return Ok(Exit::Usage);
+    let client = args.servers.client(Mode::Cp, Duration::from_millis(args.timeout_ms));
+    // The time is for a large table: where nobody is, it is not waited for.
+    connect::run(client.map(|client| async move {
+        tokio::select! {
+            exit = take(client.asking_once(), args.file.as_deref()) => exit,
+            () = super::serve::stop_signal() => anyhow::bail!("no backup: it was told to stop"),
         }
+    }))
+}
+
+async fn take(client: Client, file: Option<&Path>) -> anyhow::Result<Exit> {
+    let download = match client.backup().await {
+        Ok(download) => download,
+        Err(error @ Error::Unanswered(_)) => return Ok(connect::failed(&error)),
+        Err(error) => return Err(error.into()),
     };
-    let taken = super::runtime()?.block_on(async {
-        let mut last = None;
-        for caller in &callers {
-            match caller.backup(timeout).await {
-                Ok(taken) => return Ok(taken),
-                Err(cause) => last = Some(cause),
-            }
+    match file {
+        Some(file) => {
+            let (len, head) = into_file(download, file).await.context("no backup")?;
+            println!("{len} bytes in {}: cluster {} at revision {}", file.display(), head.cluster, head.revision);
         }
-        Err(last)
-    });
-    match taken {
-        Ok(bytes) => {
-            match &args.file {
-                Some(file) => {
-                    put(file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
-                    println!("{} bytes in {}", bytes.len(), file.display());
-                }
-                None => io::stdout().write_all(&bytes)?,
-            }
-            Ok(Exit::Yes)
+        None => {
+            copy(download, &mut io::stdout(), "standard output").await.context("no backup")?;
         }
-        Err(cause) => {
-            let why = cause.map(|cause| cause.to_string()).unwrap_or_default();
-            eprintln!("quorate: no backup: {why}");
-            Ok(Exit::NotDone)
+    }
+    Ok(Exit::Yes)
+}
+
+/// Whole and on disk, or not there: half a backup must not lie where a whole one is expected.
+async fn into_file(download: Download, file: &Path) -> Result<(u64, Head), Failed> {
+    let unwritable = |source| Failed::Unwritable { to: file.display().to_string(), source };
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let mut part = Part { path: file.with_file_name(name), whole: false };
+    let mut new = fs::File::create(&part.path).map_err(unwritable)?;
+    let came = copy(download, &mut new, &file.display().to_string()).await?;
+    new.sync_all().and_then(|()| fs::rename(&part.path, file)).map_err(unwritable)?;
+    part.whole = true;
+    Ok(came)
+}
+
+/// A file that is removed unless all of it has come.
+struct Part {
+    path: PathBuf,
+    whole: bool,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.whole {
+            let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Whole and on disk, or not there: half a backup must not lie where a whole one is expected.
-fn put(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = file.with_file_name(name);
-    let mut new = fs::File::create(&part)?;
-    new.write_all(bytes)?;
-    new.sync_all()?;
-    fs::rename(&part, file)
+/// Copies a backup, and tells how long it is and what it is of, if it is whole.
+async fn copy(mut download: Download, to: &mut dyn Write, name: &str) -> Result<(u64, Head), Failed> {
+    let unwritable = |source| Failed::Unwritable { to: name.to_owned(), source };
+    let mut check = Check::default();
+    let mut len = 0;
+    while let Some(piece) = download.next().await.map_err(Failed::Broken)? {
+        check.push(&piece).map_err(Failed::Unfit)?;
+        to.write_all(&piece).map_err(unwritable)?;
+        len += piece.len() as u64;
+    }
+    to.flush().map_err(unwritable)?;
+    Ok((len, check.end().map_err(Failed::Unfit)?))
 }
 
 /// Makes an empty directory the first node's of a new cluster that begins with what is in a backup.

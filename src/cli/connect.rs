@@ -8,7 +8,7 @@ use clap::Args;
 use super::Exit;
 use super::render::Form;
 use crate::client::call::Cause;
-use crate::client::client::Client;
+use crate::client::client::{Builder, Client};
 use crate::client::error::Error;
 use crate::model::ident::{Mode, Token};
 
@@ -17,6 +17,19 @@ pub struct Connect {
     /// The registry: cp (linearizable) or ap (always answers)
     #[arg(long, env = "QUORATE_MODE", default_value = "cp")]
     pub mode: Mode,
+    #[command(flatten)]
+    servers: Servers,
+    /// When to give up
+    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=30_000))]
+    timeout_ms: u64,
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which servers, and how they are approached.
+#[derive(Args, Clone, Debug)]
+pub struct Servers {
     /// Servers of one cluster; if one cannot help, the next is asked
     #[arg(
         long,
@@ -26,9 +39,6 @@ pub struct Connect {
         default_value = "http://127.0.0.1:7401"
     )]
     endpoints: Vec<String>,
-    /// When to give up
-    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=30_000))]
-    timeout_ms: u64,
     /// A file with the token of the credential to show; or set QUORATE_CREDENTIAL to the token itself
     #[arg(long, value_name = "FILE")]
     credential_file: Option<PathBuf>,
@@ -41,9 +51,15 @@ pub struct Connect {
     /// The key of that certificate (PEM)
     #[arg(long, env = "QUORATE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
+}
+
+/// The files that hold what servers are shown, and by what they are believed.
+#[derive(Clone, Copy, Debug)]
+pub struct Papers<'a> {
+    pub credential: Option<&'a Path>,
+    pub roots: Option<&'a Path>,
+    pub cert: Option<&'a Path>,
+    pub key: Option<&'a Path>,
 }
 
 /// What was typed does not fit together.
@@ -59,25 +75,7 @@ impl<T: std::fmt::Display> From<T> for Misused {
 impl Connect {
     /// The client that was asked for.
     pub fn client(&self) -> Result<Client, Misused> {
-        let mut builder = Client::builder()
-            .endpoints(&self.endpoints)
-            .mode(self.mode)
-            .timeout(Duration::from_millis(self.timeout_ms));
-        let credential = match &self.credential_file {
-            Some(file) => Some(String::from_utf8_lossy(&read(file)?).trim().to_owned()),
-            // Not a flag: every user of a machine can read what others type.
-            None => std::env::var("QUORATE_CREDENTIAL").ok(),
-        };
-        if let Some(token) = credential {
-            builder = builder.credential(token);
-        }
-        if let Some(roots) = &self.tls_roots {
-            builder = builder.tls_roots(read(roots)?);
-        }
-        if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            builder = builder.tls_identity(read(certificate)?, read(key)?);
-        }
-        Ok(builder.build()?)
+        self.servers.client(self.mode, Duration::from_millis(self.timeout_ms))
     }
 
     pub fn form(&self) -> Form {
@@ -87,6 +85,41 @@ impl Connect {
     /// A token of the registry that was chosen.
     pub fn token(&self, text: Option<&str>) -> Result<Option<Token>, Misused> {
         Ok(text.map(|text| Token::parse(self.mode, text)).transpose()?)
+    }
+}
+
+impl Servers {
+    /// A client of theirs.
+    pub fn client(&self, mode: Mode, timeout: Duration) -> Result<Client, Misused> {
+        let papers = Papers {
+            credential: self.credential_file.as_deref(),
+            roots: self.tls_roots.as_deref(),
+            cert: self.tls_cert.as_deref(),
+            key: self.tls_key.as_deref(),
+        };
+        let builder = Client::builder().endpoints(&self.endpoints).mode(mode).timeout(timeout);
+        Ok(papers.shown_by(builder)?.build()?)
+    }
+}
+
+impl Papers<'_> {
+    /// A client that shows what is in the files.
+    pub fn shown_by(self, mut builder: Builder) -> Result<Builder, Misused> {
+        let credential = match self.credential {
+            Some(file) => Some(String::from_utf8_lossy(&read(file)?).trim().to_owned()),
+            // Not a flag: every user of a machine can read what others type.
+            None => std::env::var("QUORATE_CREDENTIAL").ok(),
+        };
+        if let Some(token) = credential {
+            builder = builder.credential(token);
+        }
+        if let Some(roots) = self.roots {
+            builder = builder.tls_roots(read(roots)?);
+        }
+        if let (Some(certificate), Some(key)) = (self.cert, self.key) {
+            builder = builder.tls_identity(read(certificate)?, read(key)?);
+        }
+        Ok(builder)
     }
 }
 

@@ -10,6 +10,7 @@ mod conflicts;
 mod connect;
 mod credential;
 pub mod dev;
+mod export;
 mod join;
 mod lease;
 mod lock;
@@ -85,6 +86,8 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// Tells whether recorded histories are linearizable
     Check(check::CheckArgs),
+    /// Writes the names of a recorded history as registers, a file each, for Knossos or porcupine to check
+    Export(export::ExportArgs),
 }
 
 /// Runs the command line of this process.
@@ -117,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Backup(args) => backup::backup(args),
         Command::Restore(args) => backup::run_restore(args),
         Command::Check(args) => Ok(check::run(&args)),
+        Command::Export(args) => export::run(&args),
         Command::Compare(args) => compare::run(args),
     };
     let exit = done.unwrap_or_else(|e| {

@@ -1,18 +1,17 @@
-//! The calls that are neither one command nor one question: keep-alives, batches, and streams that begin. Each one request, one
-//! answer, one deadline.
+//! The calls that are neither one command nor one question: keep-alives, batches, messages. Each one request, one answer, one deadline.
 
-use std::time::Duration;
+use serde_json::value::RawValue;
 
 use super::call::{CallOptions, Caller, Cause, CommandError};
-use super::connection::Begun;
 use super::judge;
 use super::request::{self, Prepared};
+use crate::messages::Address;
 use crate::model::command::Action;
 use crate::model::ident::{LeaseId, Mode, RecordId};
 use crate::model::lease::KeptAlive;
 use crate::model::outcome::{Outcome, Refusal};
-use crate::registry::{Reply, Watch};
-use crate::wire::{batch, lease as lease_body};
+use crate::registry::Reply;
+use crate::wire::{batch, lease as lease_body, message as message_body};
 
 impl Caller {
     /// Keeps a lease alive. `seen`: records that need not be told as lost again.
@@ -57,9 +56,16 @@ impl Caller {
         Ok(Reply { value: whole(value)?, revision, provenance })
     }
 
-    /// Begins a watch: its stream, or what was answered instead. The time is for the beginning alone.
-    pub(super) async fn begin(&self, mode: Mode, watch: &Watch, timeout: Duration) -> Result<Begun, Cause> {
-        self.stream(request::watch(mode, watch, timeout), timeout).await
+    /// Sends a message (JSON) to whoever holds a name or is in a group; how many inboxes have it.
+    pub async fn send(
+        &self,
+        mode: Mode,
+        to: &Address,
+        message: &RawValue,
+        options: &CallOptions,
+    ) -> Result<Result<u64, Refusal>, CommandError> {
+        let prepared = request::message(mode, to, message, options);
+        Ok(self.settle(mode, prepared, options, message_body::read_sent).await?.value)
     }
 
     async fn settle<T>(

@@ -40,6 +40,7 @@ pub struct Client {
     servers: Arc<Servers>,
     mode: Mode,
     options: CallOptions,
+    once: bool,
 }
 
 /// What a [`Client`] is made of.
@@ -123,7 +124,8 @@ impl Builder {
         if let Some(timeout) = self.timeout {
             options.timeout = timeout;
         }
-        Ok(Client { servers: Arc::new(Servers::new(callers)), mode: self.mode.unwrap_or(Mode::Cp), options })
+        let servers = Arc::new(Servers::new(callers));
+        Ok(Client { servers, mode: self.mode.unwrap_or(Mode::Cp), options, once: false })
     }
 }
 
@@ -160,6 +162,12 @@ impl Client {
     /// `ap`: the same, but commands wait until so many nodes have them.
     pub fn writing_to(&self, nodes: usize) -> Self {
         Self { options: CallOptions { acks: Some(nodes), ..self.options.clone() }, ..self.clone() }
+    }
+
+    /// The same, but no call asks a server twice: for those who would rather hear at once that nobody can help than wait until the
+    /// deadline for somebody to come back.
+    pub fn asking_once(&self) -> Self {
+        Self { once: true, ..self.clone() }
     }
 
     /// The same, with calls made so.
@@ -250,7 +258,7 @@ impl Client {
     }
 
     pub(super) fn tries(&self, repeating_is_safe: bool) -> Tries<'_> {
-        self.servers.tries(self.options.timeout, repeating_is_safe)
+        self.servers.tries(self.options.timeout, repeating_is_safe, self.once)
     }
 
     /// Where the next try goes, and how it is made.

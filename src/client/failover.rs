@@ -43,13 +43,14 @@ impl Servers {
         self.good.store(at, Ordering::Relaxed);
     }
 
-    /// Begins the tries of one call.
-    pub fn tries(&self, timeout: Duration, repeating_is_safe: bool) -> Tries<'_> {
+    /// Begins the tries of one call. `once`: no server is asked a second time.
+    pub fn tries(&self, timeout: Duration, repeating_is_safe: bool, once: bool) -> Tries<'_> {
         let pace = Pace::new(self.callers.len());
         Tries {
             servers: self,
             deadline: Instant::now() + timeout,
             repeating_is_safe,
+            once,
             at: self.good(),
             pace,
             unknown: None,
@@ -63,6 +64,7 @@ pub struct Tries<'s> {
     servers: &'s Servers,
     deadline: Instant,
     repeating_is_safe: bool,
+    once: bool,
     at: usize,
     pace: Pace,
     /// Why the first try of unknown outcome had none.
@@ -105,9 +107,12 @@ impl<'s> Tries<'s> {
         }))
     }
 
-    /// Turns to the next server, after a pause if all have been asked. False: no time is left for that.
+    /// Turns to the next server, after a pause if all have been asked. False: no time is left for that, or no server.
     pub async fn elsewhere(&mut self) -> bool {
         let pause = self.pace.next();
+        if self.once && self.pace.has_gone_round() {
+            return false;
+        }
         let left = self.deadline.saturating_duration_since(Instant::now());
         if pause >= left {
             return false;
@@ -204,15 +209,15 @@ mod tests {
     async fn what_was_perhaps_applied_is_sent_again_only_if_that_is_safe() {
         let servers = servers(3);
         let timeout = Duration::from_secs(60);
-        assert_eq!(servers.tries(timeout, false).end::<()>(unknown()).await, Some(unknown()));
-        assert_eq!(servers.tries(timeout, true).end::<()>(unknown()).await, None);
-        assert_eq!(servers.tries(timeout, false).end::<()>(not_applied()).await, None);
+        assert_eq!(servers.tries(timeout, false, false).end::<()>(unknown()).await, Some(unknown()));
+        assert_eq!(servers.tries(timeout, true, false).end::<()>(unknown()).await, None);
+        assert_eq!(servers.tries(timeout, false, false).end::<()>(not_applied()).await, None);
     }
 
     #[tokio::test]
     async fn one_unknown_try_makes_the_failure_unknown_whatever_the_later_ones_say() {
         let servers = servers(2);
-        let mut tries = servers.tries(Duration::from_millis(200), true);
+        let mut tries = servers.tries(Duration::from_millis(200), true, false);
         assert_eq!(tries.end::<()>(unknown()).await, None);
         let ended = loop {
             if let Some(ended) = tries.end::<()>(not_applied()).await {
@@ -226,28 +231,37 @@ mod tests {
     async fn a_request_that_no_server_would_take_is_sent_once() {
         let servers = servers(3);
         let rejected = || CommandError::NotApplied(Cause::Rejected { code: Code::TooLarge, detail: String::new() });
-        let ended = servers.tries(Duration::from_secs(60), true).end::<()>(Err(rejected())).await;
+        let ended = servers.tries(Duration::from_secs(60), true, false).end::<()>(Err(rejected())).await;
         assert_eq!(ended, Some(Err(rejected())));
     }
 
     #[tokio::test]
     async fn the_server_that_answered_is_asked_first_the_next_time() {
         let servers = servers(3);
-        let mut tries = servers.tries(Duration::from_secs(60), true);
+        let mut tries = servers.tries(Duration::from_secs(60), true, false);
         assert_eq!(tries.end::<()>(not_applied()).await, None);
         assert_eq!(tries.end(Ok(())).await, Some(Ok(())));
         assert_eq!(servers.good(), 1);
     }
 
+    #[tokio::test]
+    async fn where_each_server_is_asked_once_nobody_is_waited_for() {
+        let servers = servers(3);
+        let mut tries = servers.tries(Duration::from_secs(60), true, true);
+        assert_eq!(tries.end::<()>(not_applied()).await, None);
+        assert_eq!(tries.end::<()>(not_applied()).await, None);
+        assert_eq!(tries.end::<()>(not_applied()).await, Some(not_applied()));
+    }
+
     #[test]
     fn a_silent_server_does_not_use_up_the_time_of_the_others() {
         let several = servers(3);
-        let (_, whole, connect) = several.tries(Duration::from_secs(8), true).next();
+        let (_, whole, connect) = several.tries(Duration::from_secs(8), true, false).next();
         assert!(whole <= Duration::from_secs(4) && connect <= Duration::from_secs(4));
-        let (_, whole, connect) = several.tries(Duration::from_secs(8), false).next();
+        let (_, whole, connect) = several.tries(Duration::from_secs(8), false, false).next();
         assert!(whole > Duration::from_secs(4) && connect <= Duration::from_secs(4));
         let one = servers(1);
-        assert!(one.tries(Duration::from_secs(8), true).next().1 > Duration::from_secs(4));
+        assert!(one.tries(Duration::from_secs(8), true, false).next().1 > Duration::from_secs(4));
     }
 
     #[test]

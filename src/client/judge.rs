@@ -55,6 +55,11 @@ pub fn no_stream(mode: Mode, answered: &Answered) -> Cause {
     }
 }
 
+/// The same for a call of no mode: no token or revision is in such a problem.
+pub fn no_answer(answered: &Answered) -> Cause {
+    no_stream(Mode::Cp, answered)
+}
+
 /// What was answered to a query.
 pub fn answer(mode: Mode, query: &Query, answered: &Answered) -> Result<Reply<Answer>, Cause> {
     let garbled = |why: Garbled| unreadable(answered, &why);
@@ -74,11 +79,7 @@ pub fn plain<T: DeserializeOwned>(answered: &Answered) -> Result<T, Cause> {
     if answered.status < 300 {
         return serde_json::from_slice(&answered.body).map_err(|why| unreadable(answered, &why.into()));
     }
-    // No token or revision of either mode is in such a problem.
-    match read::problem(Mode::Cp, &answered.body) {
-        Ok(problem) => Err(cause(Mode::Cp, problem)),
-        Err(why) => Err(unreadable(answered, &why)),
-    }
+    Err(no_answer(answered))
 }
 
 /// What became of a change of the cluster. A refusal is [`Cause::Rejected`].

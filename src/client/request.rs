@@ -6,13 +6,16 @@ use std::time::Duration;
 use hyper::Method;
 use hyper::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::call::CallOptions;
+use crate::messages::Address;
 use crate::model::command::{Action, Condition};
 use crate::model::event::Filter;
-use crate::model::ident::{Group, LeaseId, Member, Mode, Name, RecordId, Token};
+use crate::model::ident::{Group, LeaseId, Member, Mode, Name, Owner, RecordId, Token};
 use crate::model::query::{PAGE_LIMIT_DEFAULT, Page, Query};
 use crate::registry::{Consistency, Position, Watch};
+use crate::wire::message::MessageBody;
 use crate::wire::path::quote;
 use crate::wire::{batch as batch_body, lease as lease_body, write};
 
@@ -150,6 +153,21 @@ fn post(mode: Mode, mut path: String, body: Vec<u8>, options: &CallOptions) -> P
         push(&mut path, "&forward", "redirect");
     }
     Prepared { method: Method::POST, path, headers: Vec::new(), body }
+}
+
+/// The request that sends a message.
+pub fn message(mode: Mode, to: &Address, message: &RawValue, options: &CallOptions) -> Prepared {
+    let path = match to {
+        Address::Name(name) => format!("/v1/{mode}/names/{}/messages", quote(name.as_str())),
+        Address::Group(group) => format!("/v1/{mode}/groups/{}/messages", quote(group.as_str())),
+    };
+    post(mode, path, write::bytes(32 + message.get().len(), &MessageBody { message }), options)
+}
+
+/// The request that opens an inbox.
+pub fn inbox(mode: Mode, owner: &Owner, timeout: Duration) -> Prepared {
+    let path = format!("/v1/{mode}/inbox/{}?timeout_ms={}", quote(owner.as_str()), server_timeout_ms(timeout));
+    Prepared { method: Method::GET, path, headers: Vec::new(), body: Vec::new() }
 }
 
 /// The request that begins a watch.

@@ -1,25 +1,18 @@
 //! A watch that goes on: at another server when one is gone, from where it was.
 
 use std::collections::VecDeque;
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::call::Cause;
 use super::client::Client;
-use super::connection::{Begun, Streamed};
-use super::failover::Pace;
-use super::judge;
+use super::follow::Followed;
+use super::request;
 use crate::model::entry::Entry;
 use crate::model::event::{Event, Filter, Told, WatchMessage};
 use crate::model::ident::Revision;
 use crate::registry::{Position, Watch as Watched};
 use crate::wire::event::read_message;
-use crate::wire::sse::Decoder;
 use crate::wire::status::{Code, Kind};
 
-/// A server that says nothing for so long is given up: it sends something every 5 s.
-const QUIET_MAX: Duration = Duration::from_secs(20);
 /// The longest message that is read: 10,000 entries that end with one lease may be in one.
 const MESSAGE_LEN_MAX: usize = 256 << 20;
 
@@ -62,44 +55,25 @@ pub enum WatchError {
 /// [`Seen::Resync`].
 #[derive(Debug)]
 pub struct Watch {
-    client: Client,
+    follow: Followed,
     filter: Filter,
     initial: bool,
     /// Where to go on.
     from: Position,
     /// The state has been told whole, or was not asked for.
     synced: bool,
-    at: usize,
-    pace: Pace,
-    stream: Option<Stream>,
-    /// Not before then is the next server asked.
-    not_before: Instant,
-    /// An interruption is told once.
-    interrupted: bool,
     waiting: VecDeque<Seen>,
-}
-
-#[derive(Debug)]
-struct Stream {
-    body: Box<Streamed>,
-    decoder: Decoder,
-    heard: Instant,
 }
 
 impl Client {
     /// Watches what changes from now on. Nothing is sent before the first [`Watch::next`].
     pub fn watch(&self, filter: Filter) -> Watch {
         Watch {
-            client: self.clone(),
+            follow: Followed::new(self, MESSAGE_LEN_MAX),
             filter,
             initial: false,
             from: Position::Now,
             synced: true,
-            at: self.servers().good(),
-            pace: Pace::new(self.servers().callers().len()),
-            stream: None,
-            not_before: Instant::now(),
-            interrupted: false,
             waiting: VecDeque::new(),
         }
     }
@@ -139,11 +113,10 @@ impl Watch {
             if let Some(seen) = self.waiting.pop_front() {
                 return Ok(seen);
             }
-            if self.stream.is_none() {
-                sleep_until(self.not_before).await;
-                match self.begin().await {
-                    Ok(stream) => self.stream = Some(stream),
-                    Err(cause) => self.refused(cause)?,
+            if !self.follow.is_open() {
+                let prepared = self.request();
+                if let Err(cause) = self.follow.open(prepared).await {
+                    self.refused(cause)?;
                 }
                 continue;
             }
@@ -154,43 +127,29 @@ impl Watch {
         }
     }
 
-    async fn begin(&self) -> Result<Stream, Cause> {
-        let caller = &self.client.servers().callers()[self.at];
+    fn request(&self) -> request::Prepared {
         // Begun anew, the state comes whole or not at all.
         let from = if self.synced { self.from.clone() } else { Position::Now };
         let watched = Watched { filter: self.filter.clone(), from, initial: !self.synced };
-        let limit = self.client.options().timeout;
-        match caller.begin(self.client.mode(), &watched, limit).await? {
-            Begun::Stream(body) => Ok(Stream { body, decoder: Decoder::new(MESSAGE_LEN_MAX), heard: Instant::now() }),
-            Begun::Answer(answered) => Err(judge::no_stream(self.client.mode(), &answered)),
-        }
+        let client = self.follow.client();
+        request::watch(client.mode(), &watched, client.options().timeout)
     }
 
     async fn read(&mut self) -> Result<WatchMessage, Cause> {
-        let Some(stream) = &mut self.stream else { return Err(Cause::Lost("there is no stream".to_owned())) };
         loop {
-            let garbled = |why: &dyn std::fmt::Display| Cause::Garbled(why.to_string());
-            if let Some(sent) = stream.decoder.next_event().map_err(|why| garbled(&why))? {
-                let id = sent.id.as_deref().filter(|_| sent.has_id);
-                let read = read_message(self.client.mode(), &sent.event, id, &sent.data);
-                match read.map_err(|why| garbled(&why))? {
-                    Some(message) => return Ok(message),
-                    None => continue,
-                }
-            }
-            let piece = timeout_at(stream.heard + QUIET_MAX, stream.body.next()).await.unwrap_or(Err(Cause::Late))?;
-            stream.heard = Instant::now();
-            match piece {
-                Some(bytes) => stream.decoder.push(&bytes),
-                None => return Err(Cause::Lost("the server ended the stream".to_owned())),
+            let sent = self.follow.next().await?;
+            let id = sent.id.as_deref().filter(|_| sent.has_id);
+            let read = read_message(self.follow.client().mode(), &sent.event, id, &sent.data);
+            if let Some(message) = read.map_err(|why| Cause::Garbled(why.to_string()))? {
+                return Ok(message);
             }
         }
     }
 
     fn take_in(&mut self, WatchMessage { told, position }: WatchMessage) {
-        self.interrupted = false;
+        self.follow.heard();
         if !matches!(told, Told::Stalled | Told::Overflow) {
-            self.client.servers().remember(self.at);
+            self.follow.remember();
         }
         if let Some(position) = position {
             self.from = Position::Resume(position);
@@ -199,23 +158,23 @@ impl Watch {
             Told::State(entries) => self.waiting.push_back(Seen::State(entries)),
             Told::Synced => {
                 self.synced = true;
-                self.pace.reset();
+                self.follow.went_well();
                 self.waiting.push_back(Seen::Synced);
             }
             Told::Change(event) => {
-                self.pace.reset();
+                self.follow.went_well();
                 self.waiting.push_back(Seen::Change(event));
             }
             Told::Progress { quorum } => {
                 if quorum != Some(false) {
-                    self.pace.reset();
+                    self.follow.went_well();
                 }
                 self.waiting.push_back(Seen::Progress { quorum });
             }
             // Perhaps it is this server alone that is cut off.
             Told::Stalled => {
                 self.waiting.push_back(Seen::Stalled);
-                if self.client.servers().callers().len() > 1 {
+                if self.follow.client().servers().callers().len() > 1 {
                     self.go_on();
                 }
             }
@@ -230,15 +189,13 @@ impl Watch {
         self.waiting.push_back(Seen::Resync);
         if self.initial {
             self.synced = false;
-            self.stream = None;
+            self.follow.hang_up();
         }
     }
 
-    /// Another server takes it up, after a pause if all were tried.
+    /// Another server takes it up.
     fn go_on(&mut self) {
-        self.stream = None;
-        self.at = (self.at + 1) % self.client.servers().callers().len();
-        self.not_before = Instant::now() + self.pace.next();
+        self.follow.go_on();
         // Without a place to go on from, whatever happened in between is not known.
         if !self.synced {
             self.waiting.push_back(Seen::Resync);
@@ -269,16 +226,13 @@ impl Watch {
                 (_, _, Kind::Deferral | Kind::Failure) => {}
             }
         }
-        self.at = (self.at + 1) % self.client.servers().callers().len();
-        self.not_before = Instant::now() + self.pace.next();
+        self.follow.go_on();
         self.tell_interruption(cause);
         Ok(())
     }
 
     fn tell_interruption(&mut self, cause: Cause) {
-        // Only once every server was asked: one that is gone is nothing that a watcher has to know of.
-        if self.pace.has_gone_round() && !self.interrupted {
-            self.interrupted = true;
+        if self.follow.is_news() {
             self.waiting.push_back(Seen::Interrupted(cause));
         }
     }

@@ -51,9 +51,10 @@ pub enum BackupError {
     Damaged { file: String, why: Why },
 }
 
-/// What is wrong with a damaged file.
+/// What is wrong with bytes that should be a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
+    NoBackup,
     Short,
     Long,
     Checksum,
@@ -63,12 +64,80 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Why::NoBackup => "it is no backup at all",
             Why::Short => "its end is missing",
             Why::Long => "something was added to it",
             Why::Checksum => "it does not match its checksum",
             Why::Content => "it holds no table",
         })
     }
+}
+
+/// Tells whether a backup that comes piece by piece is whole and unchanged. Keeps none of it but the head.
+#[derive(Debug, Default)]
+pub struct Check {
+    /// What came before the head was complete.
+    begin: Vec<u8>,
+    head: Option<Head>,
+    /// Of the table.
+    len: u64,
+    crc: u32,
+}
+
+impl Check {
+    /// Takes in what comes next. An error: whatever follows, it is no backup.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Why> {
+        if self.head.is_some() {
+            return self.push_table(bytes);
+        }
+        self.begin.extend_from_slice(bytes);
+        let begin = std::mem::take(&mut self.begin);
+        match read_head(&begin)? {
+            Some((head, table)) => {
+                self.head = Some(head);
+                self.push_table(table)
+            }
+            None => {
+                self.begin = begin;
+                Ok(())
+            }
+        }
+    }
+
+    fn push_table(&mut self, bytes: &[u8]) -> Result<(), Why> {
+        self.len += bytes.len() as u64;
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        if self.head.as_ref().is_some_and(|head| self.len > head.len) { Err(Why::Long) } else { Ok(()) }
+    }
+
+    /// That was all. What it is of, if it is whole.
+    pub fn end(self) -> Result<Head, Why> {
+        let head = self.head.ok_or(if self.begin.starts_with(MAGIC) { Why::Short } else { Why::NoBackup })?;
+        if self.len < head.len {
+            return Err(Why::Short);
+        }
+        if self.crc != head.crc { Err(Why::Checksum) } else { Ok(head) }
+    }
+}
+
+/// The head, and what follows it; none before it is complete.
+fn read_head(begin: &[u8]) -> Result<Option<(Head, &[u8])>, Why> {
+    let (magic, rest) = begin.split_at(begin.len().min(MAGIC.len()));
+    if !MAGIC.starts_with(magic) {
+        return Err(Why::NoBackup);
+    }
+    let Some((prefix, rest)) = rest.split_at_checked(PREFIX_LEN) else { return Ok(None) };
+    let number = |at: usize| u32::from_le_bytes(prefix[at..at + 4].try_into().expect("four bytes"));
+    let (len, crc) = (number(0) as usize, number(4));
+    if len > HEAD_LEN_MAX {
+        return Err(Why::Checksum);
+    }
+    let Some((head, table)) = rest.split_at_checked(len) else { return Ok(None) };
+    if crc32c::crc32c(head) != crc {
+        return Err(Why::Checksum);
+    }
+    let head = postcard::from_bytes(head).map_err(|_| Why::Content)?;
+    Ok(Some((head, table)))
 }
 
 /// The bytes of a backup, in pieces. May take as long as the table is large.
@@ -97,33 +166,19 @@ pub fn write(cluster: &str, table: Table, term: u64, taken_at: UnixMillis) -> io
 pub fn read(path: &Path) -> Result<(Head, Table), BackupError> {
     let file = || path.display().to_string();
     let bytes = fs::read(path).map_err(|source| BackupError::Unreadable { file: file(), source })?;
-    let damaged = |why| BackupError::Damaged { file: file(), why };
-    let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| BackupError::NoBackup { file: file() })?;
-    let (prefix, rest) = rest.split_at_checked(PREFIX_LEN).ok_or_else(|| damaged(Why::Short))?;
-    let number = |at: usize| u32::from_le_bytes(prefix[at..at + 4].try_into().expect("four bytes"));
-    let (len, crc) = (number(0) as usize, number(4));
-    if len > HEAD_LEN_MAX {
-        return Err(damaged(Why::Checksum));
-    }
-    let (head, content) = rest.split_at_checked(len).ok_or_else(|| damaged(Why::Short))?;
-    if crc32c::crc32c(head) != crc {
-        return Err(damaged(Why::Checksum));
-    }
-    let head: Head = postcard::from_bytes(head).map_err(|_| damaged(Why::Content))?;
+    let unfit = |why| match why {
+        Why::NoBackup => BackupError::NoBackup { file: file() },
+        Why::Short | Why::Long | Why::Checksum | Why::Content => BackupError::Damaged { file: file(), why },
+    };
+    let mut check = Check::default();
+    let head = check.push(&bytes).and_then(|()| check.end()).map_err(unfit)?;
     if head.layout != SNAPSHOT_VERSION {
         return Err(BackupError::OtherLayout { file: file(), release: head.release });
     }
-    match (content.len() as u64).cmp(&head.len) {
-        std::cmp::Ordering::Less => return Err(damaged(Why::Short)),
-        std::cmp::Ordering::Greater => return Err(damaged(Why::Long)),
-        std::cmp::Ordering::Equal => {}
-    }
-    if crc32c::crc32c(content) != head.crc {
-        return Err(damaged(Why::Checksum));
-    }
-    let Content { table, .. } = snapshot::decode(content).map_err(|_| damaged(Why::Content))?;
+    let content = &bytes[bytes.len() - head.len as usize..];
+    let Content { table, .. } = snapshot::decode(content).map_err(|_| unfit(Why::Content))?;
     if table.revision() != head.revision {
-        return Err(damaged(Why::Content));
+        return Err(unfit(Why::Content));
     }
     Ok((head, table))
 }
@@ -168,5 +223,23 @@ mod tests {
         }
         fs::write(&path, [&bytes[..], b"x"].concat()).unwrap();
         assert!(matches!(read(&path), Err(BackupError::Damaged { why: Why::Long, .. })));
+    }
+
+    #[test]
+    fn in_whatever_pieces_a_backup_comes_it_is_told_whether_it_is_whole() {
+        let bytes = write("c", table(), 7, UnixMillis(1)).unwrap().concat();
+        let checked = |bytes: &[u8], piece: usize| {
+            let mut check = Check::default();
+            bytes.chunks(piece).try_for_each(|piece| check.push(piece))?;
+            check.end()
+        };
+        for piece in [1, 7, 64, bytes.len()] {
+            assert_eq!(checked(&bytes, piece).unwrap().revision, 50);
+            assert_eq!(checked(&bytes[..bytes.len() - 1], piece), Err(Why::Short));
+            assert_eq!(checked(&bytes[..10], piece), Err(Why::Short));
+            assert_eq!(checked(&[&bytes[..], b"x"].concat(), piece), Err(Why::Long));
+            assert_eq!(checked(b"#!/bin/sh", piece), Err(Why::NoBackup));
+        }
+        assert_eq!(checked(b"", 1), Err(Why::NoBackup));
     }
 }

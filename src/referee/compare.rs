@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::client::System;
+use super::formats::{export, own};
 use super::nemesis::Course;
 use super::recorder;
 use super::report::data::{Bounds, Fact, Run, RunSet, Skipped};
@@ -149,5 +150,10 @@ fn write_history(out: &Path, recorded: &Recorded) -> Result<(), CompareError> {
     let path = dir.join("history.ndjson");
     fs::create_dir_all(&dir)
         .and_then(|()| recorder::write(&path, &recorded.header, &recorded.events))
+        .map_err(|error| CompareError::Unwritable { path, error })?;
+    // A history that cannot be read as calls has its verdict, unknown, from the analysis.
+    let Ok(calls) = own::calls(&recorded.events) else { return Ok(()) };
+    let path = dir.join("history.edn");
+    fs::write(&path, export::edn_of_many(&export::registers(&calls.names)))
         .map_err(|error| CompareError::Unwritable { path, error })
 }

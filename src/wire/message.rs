@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::read::Garbled;
+
 /// A message to send or to publish.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MessageBody<'a> {
     /// Any JSON, at most 64 KiB.
@@ -41,4 +43,10 @@ pub struct LetterBody<'a> {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct GapBody {
     pub lost: u64,
+}
+
+/// How many inboxes have a message, as the body of the answer says.
+pub fn read_sent(body: &[u8]) -> Result<u64, Garbled> {
+    let SentBody { receivers } = serde_json::from_slice(body)?;
+    Ok(receivers)
 }

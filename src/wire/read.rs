@@ -30,6 +30,8 @@ pub enum Garbled {
     NoEntry,
     #[error("{wanted} results are wanted, there are {found}")]
     Count { wanted: usize, found: usize },
+    #[error("a message is to one name or one group")]
+    NoAddress,
     #[error("a change of an unknown kind: {0}")]
     Change(String),
 }

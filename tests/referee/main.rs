@@ -7,6 +7,8 @@ mod corpus;
 mod filed;
 mod logs;
 mod namespaces;
+mod others;
+mod porcupine;
 mod processes;
 mod report;
 mod runner;

@@ -2,11 +2,12 @@
 //!
 //! [`read`] tells the format from the contents and asks the reader for it: `jepsen` (EDN: Jepsen's, Knossos' and porcupine's
 //! key-value files), `etcd_log` (Jepsen's log lines of 2014, as porcupine keeps them), [`own`] (Quorate's ndjson). Failed calls,
-//! which surely had no effect, are left out; calls of unknown outcome are open for ever.
+//! which surely had no effect, are left out; calls of unknown outcome are open for ever. [`export`] writes names for others to read.
 
 pub mod edn;
 mod etcd_log;
 mod events;
+pub mod export;
 mod jepsen;
 pub mod own;
 

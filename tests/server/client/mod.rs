@@ -2,5 +2,6 @@
 
 mod elections;
 mod keeping;
+mod messaging;
 mod nodes;
 mod watching;
