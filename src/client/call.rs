@@ -189,7 +189,8 @@ impl Caller {
         body: &impl Serialize,
         timeout: Duration,
     ) -> Result<(u16, Bytes), CommandError> {
-        let body = serde_json::to_vec(body).map_err(|error| CommandError::NotApplied(Cause::Garbled(error.to_string())))?;
+        let body =
+            serde_json::to_vec(body).map_err(|error| CommandError::NotApplied(Cause::Garbled(error.to_string())))?;
         let prepared = Prepared { method: Method::POST, path: path.to_owned(), headers: Vec::new(), body };
         let answered = self.exchange(prepared, &within(timeout)).await?;
         Ok((answered.status, answered.body))

@@ -139,8 +139,15 @@ impl Api for EtcdApi {
         true
     }
 
-    async fn leader(&self, node: NodeId) -> Option<NodeId> {
-        let leader = self.status(node).await.ok()?.leader;
+    /// Whom most of all members follow.
+    async fn leader(&self, up: &[NodeId]) -> Option<NodeId> {
+        let mut votes = BTreeMap::<String, usize>::new();
+        for node in up {
+            if let Ok(status) = self.status(*node).await {
+                *votes.entry(status.leader).or_default() += 1;
+            }
+        }
+        let (leader, _) = votes.into_iter().find(|(_, votes)| votes * 2 > self.members.len())?;
         self.members.iter().find(|(_, member)| member.id.get() == Some(&leader)).map(|(node, _)| *node)
     }
 
@@ -402,7 +409,10 @@ mod tests {
     #[test]
     fn a_prefix_ends_where_the_next_one_begins() {
         let asked = prefixed("g/a/", true);
-        assert_eq!((text(asked["key"].as_str().unwrap()).unwrap(), asked["range_end"].as_str().unwrap()), ("g/a/".to_owned(), base64("g/a0").as_str()));
+        assert_eq!(
+            (text(asked["key"].as_str().unwrap()).unwrap(), asked["range_end"].as_str().unwrap()),
+            ("g/a/".to_owned(), base64("g/a0").as_str())
+        );
         assert!("g/a/z" < "g/a0" && "g/a0" < "g/b/");
     }
 

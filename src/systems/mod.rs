@@ -15,6 +15,7 @@ pub mod reference;
 pub mod registry_client;
 pub mod rival;
 mod spaces;
+pub mod zookeeper;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use etcd::Etcd;
 use netns::Network;
 use nodes::{OurNodes, Setting};
 use reference::Reference;
+use zookeeper::ZooKeeper;
 
 /// What systems need of the place that they are started in.
 #[derive(Clone)]
@@ -54,7 +56,7 @@ const OURS: [(&str, Mode, Setting); 5] = [
 ];
 
 /// Names that the command line knows and this version cannot start.
-const NOT_YET: [&str; 3] = ["zookeeper", "postgresql", "postgresql-2pc"];
+const NOT_YET: [&str; 2] = ["postgresql", "postgresql-2pc"];
 
 /// Erlang's, as OTP sets them up by itself and otherwise.
 const ERLANG: [(&str, Setup); 4] = [
@@ -87,6 +89,7 @@ pub fn named(name: &str, place: &Place) -> Result<Box<dyn System>, String> {
     match name {
         "reference" => Ok(Box::new(Reference)),
         "etcd" | "etcd-stale" => Ok(Box::new(Etcd::new(name, name == "etcd-stale", place))),
+        "zookeeper" => Ok(Box::new(ZooKeeper::new(place))),
         _ if NOT_YET.contains(&name) => Err(format!("{name} is not in this version; there are {}", known())),
         _ => Err(format!("{name:?} is no system; there are {}", known())),
     }
@@ -96,7 +99,7 @@ pub fn named(name: &str, place: &Place) -> Result<Box<dyn System>, String> {
 fn known() -> String {
     let ours = OURS.iter().map(|(name, _, _)| *name);
     let erlang = ERLANG.iter().map(|(name, _)| *name);
-    ours.chain(["etcd", "etcd-stale"]).chain(erlang).chain(["reference"]).collect::<Vec<_>>().join(", ")
+    ours.chain(["etcd", "etcd-stale", "zookeeper"]).chain(erlang).chain(["reference"]).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether a system is of our own making, so that its verdict decides a comparison's. The reference is a measure, not a system.

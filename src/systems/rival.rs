@@ -38,8 +38,8 @@ pub trait Api: Send + Sync {
     /// Program, version, unusual settings.
     async fn facts(&self) -> Vec<(&'static str, String)>;
     fn has_leader(&self) -> bool;
-    /// Who leads, as that node sees it.
-    async fn leader(&self, node: NodeId) -> Option<NodeId>;
+    /// Who leads, asked of the nodes whose servers run.
+    async fn leader(&self, up: &[NodeId]) -> Option<NodeId>;
     async fn view(&self, node: NodeId, deadline: Instant) -> anyhow::Result<View>;
 }
 
@@ -200,13 +200,8 @@ impl<A: Api + 'static> Running for Rival<A> {
     }
 
     async fn leader(&self) -> Option<NodeId> {
-        let mut votes = BTreeMap::<NodeId, usize>::new();
-        for node in self.servers.processes.keys().filter(|node| self.servers.runs(**node)) {
-            if let Some(leader) = self.api.leader(*node).await {
-                *votes.entry(leader).or_default() += 1;
-            }
-        }
-        votes.into_iter().find(|(_, votes)| votes * 2 > self.servers.processes.len()).map(|(leader, _)| leader)
+        let up = self.servers.processes.keys().copied().filter(|node| self.servers.runs(*node)).collect::<Vec<_>>();
+        self.api.leader(&up).await
     }
 
     fn cannot(&self, kind: FaultKind) -> Option<String> {

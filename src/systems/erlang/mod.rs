@@ -197,6 +197,11 @@ struct MembersTold {
     members: Vec<String>,
 }
 
+#[derive(Debug, Deserialize)]
+struct LeftTold {
+    left: usize,
+}
+
 async fn ask<T: for<'de> Deserialize<'de>>(caller: &Caller, path: &str, timeout: Duration) -> Result<T, CommandError> {
     let garbled = |why: String| CommandError::Unknown(crate::client::call::Cause::Garbled(why));
     let (status, body) = caller.post(path, &json!({}), timeout).await?;
@@ -235,7 +240,8 @@ impl Api for ErlangApi {
                 killed += state.killed.len();
             }
         }
-        let dials = if self.setup.redial { format!("every {REDIAL_MS} ms") } else { "nobody, as OTP itself".to_owned() };
+        let dials =
+            if self.setup.redial { format!("every {REDIAL_MS} ms") } else { "nobody, as OTP itself".to_owned() };
         let settings = format!("net_ticktime {ticktime} s (OTP's own: 60 s), net_setuptime {SETUP_S} s (7 s)");
         let mut facts = vec![
             ("program", format!("Erlang/OTP {version}, {settings}")),
@@ -252,7 +258,7 @@ impl Api for ErlangApi {
         false
     }
 
-    async fn leader(&self, _node: NodeId) -> Option<NodeId> {
+    async fn leader(&self, _up: &[NodeId]) -> Option<NodeId> {
         None
     }
 
@@ -348,6 +354,11 @@ impl ErlangClient {
         Ok(Some(what))
     }
 
+    async fn members(&self, group: &str, deadline: Instant) -> Result<Vec<String>, CommandError> {
+        let told: MembersTold = self.ask(&format!("/members?group={}", quote(group)), deadline).await?;
+        Ok(told.members)
+    }
+
     async fn group(&self, what: &What, deadline: Instant) -> Result<Option<What>, CommandError> {
         let mut what = what.clone();
         match &mut what {
@@ -359,13 +370,16 @@ impl ErlangClient {
                 *result = Some(Joined { token: told.holder.unwrap_or_default(), new: told.new, revision: None });
             }
             What::Leave { group, member, result, .. } => {
-                let path = format!("/leave?group={}&member={}", quote(group), quote(member));
-                *result = Some(ended(&self.ask::<Told>(&path, deadline).await?));
+                // Every process of that member that this node knows of, wherever it lives.
+                let mut holders = self.members(group, deadline).await?;
+                holders.retain(|holder| owner_of(&self.whose, holder) == *member);
+                let path = format!("/leave?group={}&holders={}", quote(group), quote(&holders.join(",")));
+                let told: LeftTold = self.ask(&path, deadline).await?;
+                *result = Some(if told.left == 0 { Unregistered::Absent } else { Unregistered::Now });
             }
             What::Members { group, result } => {
-                let path = format!("/members?group={}", quote(group));
-                let told: MembersTold = self.ask(&path, deadline).await?;
-                let members = told.members.iter().map(|holder| owner_of(&self.whose, holder)).collect::<BTreeSet<_>>();
+                let holders = self.members(group, deadline).await?;
+                let members = holders.iter().map(|holder| owner_of(&self.whose, holder)).collect::<BTreeSet<_>>();
                 *result = Some(Membership { members, revision: None });
             }
             _ => return Ok(None),

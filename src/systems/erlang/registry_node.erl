@@ -94,15 +94,12 @@ call(<<"/join">>, #{<<"group">> := Group, <<"member">> := Member, <<"holder">> :
         true -> ok = pg:join(Group, Pid), #{new => true, holder => Holder};
         false -> #{new => false, holder => ets:lookup_element(members, {Group, Member}, 2)}
     end;
-%% `pg` lets a node end what joined at that node, and nothing else.
-call(<<"/leave">>, #{<<"group">> := Group, <<"member">> := Member}) ->
-    case ets:take(members, {Group, Member}) of
-        [{_, Holder}] ->
-            [{_, Pid}] = ets:lookup(holders, Holder),
-            ok = pg:leave(Group, Pid),
-            #{holder => Holder};
-        [] -> #{holder => null}
-    end;
+%% `pg` lets a node end what joined at that node, and nothing else: a process of another node can only be killed.
+call(<<"/leave">>, #{<<"group">> := Group, <<"holders">> := Wanted}) ->
+    Holders = binary:split(Wanted, <<",">>, [global]),
+    Pids = [Pid || Pid <- lists:usort(pg:get_members(Group)), lists:member(who(Pid), Holders)],
+    [leave(Group, Pid) || Pid <- Pids],
+    #{left => length(Pids)};
 call(<<"/members">>, #{<<"group">> := Group}) ->
     #{members => [who(Pid) || Pid <- pg:get_members(Group)]};
 call(<<"/view">>, _) ->
@@ -110,6 +107,11 @@ call(<<"/view">>, _) ->
       groups => maps:from_list([{Group, [who(Pid) || Pid <- pg:get_members(Group)]} || Group <- pg:which_groups()])};
 call(<<"/dial">>, #{<<"node">> := Node}) ->
     #{connected => net_kernel:connect_node(binary_to_atom(Node)) =:= true}.
+
+leave(Group, Pid) when node(Pid) =:= node() ->
+    ets:match_delete(members, {{Group, '_'}, who(Pid)}),
+    pg:leave(Group, Pid);
+leave(_, Pid) -> exit(Pid, kill).
 
 %% ---- processes that own names and are members
 
@@ -120,7 +122,9 @@ holder() ->
         Holder = who(Pid),
         ets:insert(holders, {Holder, Pid}),
         Me ! {holder, self(), Holder},
-        receive {'DOWN', Monitor, _, _, _} -> ets:insert(killed, {Holder}) end
+        receive {'DOWN', Monitor, _, _, _} -> ok end,
+        ets:match_delete(members, {'_', Holder}),
+        ets:insert(killed, {Holder})
     end),
     receive {holder, _, Holder} -> Holder end.
 
