@@ -14,8 +14,10 @@ mod export;
 mod join;
 mod lease;
 mod lock;
+mod messages;
 mod registry;
 mod render;
+mod render_cluster;
 mod render_watch;
 pub mod serve;
 mod watch;
@@ -69,11 +71,17 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Runs a command while a name is held, and stops it before the name can be somebody else's
     Lock(lock::LockArgs),
+    /// Sends a message to whoever holds a name
+    Send(messages::SendArgs),
+    /// Sends a message to every member of a group
+    Publish(messages::PublishArgs),
+    /// Prints the messages that arrive for an owner, a line each
+    Inbox(messages::InboxArgs),
     /// Carries out many commands in one call
     Batch(batch::BatchArgs),
     /// Lists ap names that two owners had, and who lost
     Conflicts(conflicts::ConflictsArgs),
-    /// Shows the cluster as a server sees it
+    /// Shows the cluster as a server sees it, or changes it
     Cluster(cluster::ClusterArgs),
     /// Prints what a shell needs to complete this command line
     Completions(completions::CompletionsArgs),
@@ -107,6 +115,9 @@ pub fn main() -> ExitCode {
         Command::Registry(command) => registry::run(command),
         Command::Lease(command) => lease::run(command),
         Command::Watch(args) => watch::run(args),
+        Command::Send(args) => messages::send(args),
+        Command::Publish(args) => messages::publish(args),
+        Command::Inbox(args) => messages::inbox(args),
         Command::Batch(args) => batch::run(args),
         Command::Conflicts(args) => conflicts::run(args),
         Command::Cluster(args) => cluster::run(args),

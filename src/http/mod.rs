@@ -21,7 +21,7 @@ mod groups;
 mod health;
 mod leases;
 mod levels;
-mod messages;
+pub mod messages;
 mod mount;
 mod names;
 mod nodes;

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::history::{Conflict, View, What};
 use super::schedule::FaultKind;
+use super::watched::Watched;
 use crate::model::ident::NodeId;
 
 /// The peers that answered a node's probes.
@@ -69,12 +70,42 @@ impl Promises {
     pub const LINEARIZABLE: Self = Self { linearizable: true, ..Self::CONSENSUS };
 }
 
+/// What a system can do at all. What it cannot is left out of its workload, and is blank in the report, never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// Join, leave and members.
+    pub groups: bool,
+    /// Grants carry tokens: a grant can be ended and renewed by its token, and tokens of one name rise from grant to grant.
+    pub tokens: bool,
+    /// Create, keep alive and revoke; names and members can be bound to a lease. The ids are the caller's.
+    pub leases: bool,
+    /// [`Running::watch`].
+    pub watch: bool,
+    /// [`Running::conflicts`], and `lost` in answers to keep-alives.
+    pub conflicts: bool,
+}
+
+impl Abilities {
+    /// Register, unregister and whereis.
+    pub const NAMES: Self = Self { groups: false, tokens: false, leases: false, watch: false, conflicts: false };
+    pub const ALL: Self = Self { groups: true, tokens: true, leases: true, watch: true, conflicts: true };
+}
+
+/// One stream of what changes, from one node.
+#[async_trait]
+pub trait Watcher: Send {
+    /// The next thing told, and from where another stream could go on after it, at any node (none: from where one could before).
+    /// None: the stream is over. May be cancelled without loss.
+    async fn next(&mut self) -> Option<(Watched, Option<String>)>;
+}
+
 /// A kind of system that can be put under test.
 #[async_trait]
 pub trait System: Send + Sync {
     /// As `--systems` names it.
     fn name(&self) -> &str;
     fn promises(&self) -> Promises;
+    fn abilities(&self) -> Abilities;
     /// What this machine lacks to run it, with the command that mends it. It is then left out of a comparison.
     fn missing(&self) -> Option<String> {
         None
@@ -116,6 +147,17 @@ pub trait Running: Send + Sync {
     async fn view(&self, node: NodeId, deadline: Instant) -> anyhow::Result<View>;
     /// The conflict records that a node knows; None where there are none by design.
     async fn conflicts(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Option<Vec<Conflict>>>;
+    /// Begins to watch at a node, after a position that a stream gave (none: from now on); with a prefix only names and groups
+    /// that begin so. Systems without the ability refuse.
+    async fn watch(
+        &self,
+        _node: NodeId,
+        _after: Option<&str>,
+        _prefix: Option<&str>,
+        _deadline: Instant,
+    ) -> anyhow::Result<Box<dyn Watcher>> {
+        anyhow::bail!("it cannot be watched")
+    }
     /// Ends it in good order.
     async fn stop(self: Box<Self>) -> anyhow::Result<()>;
 }

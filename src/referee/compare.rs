@@ -123,6 +123,7 @@ fn run_of(entrant: &Entrant, plan: &Plan, recorded: Recorded) -> Run {
     Run {
         header: recorded.header,
         promises: entrant.system.promises(),
+        abilities: entrant.system.abilities(),
         decides: entrant.decides,
         events: recorded.events,
         required,

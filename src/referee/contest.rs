@@ -167,7 +167,12 @@ impl Contest {
 
     fn registration(&mut self, node: NodeId, name: &str) -> What {
         self.owners_made += 1;
-        What::Register { name: name.to_owned(), owner: format!("at-{node}-{}", self.owners_made), result: None }
+        What::Register {
+            name: name.to_owned(),
+            owner: format!("at-{node}-{}", self.owners_made),
+            lease: None,
+            result: None,
+        }
     }
 
     fn look(&mut self, node: NodeId, name: &str, at: Duration) {
@@ -265,7 +270,12 @@ mod tests {
         for (node, planned) in made_until(&mut contest, ms(1_400)) {
             let What::Register { name, owner, .. } = planned.what.clone() else { panic!("{planned:?}") };
             let result = Some(Registered::Granted { token: format!("{name}'s") });
-            contest.learn(node, planned, &Completion::Ok(What::Register { name, owner, result }), ms(1_420));
+            contest.learn(
+                node,
+                planned,
+                &Completion::Ok(What::Register { name, owner, lease: None, result }),
+                ms(1_420),
+            );
         }
         contest.began(&fault, &situation, ms(2_520));
         let mut ended = Vec::new();

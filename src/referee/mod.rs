@@ -1,6 +1,7 @@
 //! The referee: one workload through one schedule of faults on several systems, and a verdict on what each promised.
 //!
-//! [`client`] is all that it knows of a system; [`history`] what happened, as it is kept. [`checker`] decides whether a history of
+//! [`client`] is all that it knows of a system; [`history`] what happened, as it is kept ([`watched`]: what watchers were told), and
+//! [`leases`] what it says of each lease. [`checker`] decides whether a history of
 //! calls can be explained by one machine taking them one at a time, [`formats`] reads histories from files, ours and others', and
 //! [`check`] is the library side of `quorate check`.
 //!
@@ -18,6 +19,7 @@ pub mod environment;
 pub mod formats;
 pub mod generator;
 pub mod history;
+pub mod leases;
 pub mod nemesis;
 pub mod observer;
 pub mod recorder;
@@ -26,4 +28,5 @@ pub mod runner;
 pub mod scene;
 pub mod schedule;
 pub mod situation;
+pub mod watched;
 pub mod workload;

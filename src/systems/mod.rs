@@ -12,6 +12,7 @@ pub mod nodes;
 pub mod ports;
 pub mod process;
 pub mod reference;
+mod reference_table;
 pub mod registry_client;
 pub mod rival;
 mod spaces;

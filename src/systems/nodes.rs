@@ -22,7 +22,7 @@ use super::ports::Reserved;
 use super::registry_client::{self, Level, RegistryClient};
 use crate::client::call::Caller;
 use crate::model::ident::{Mode, NodeId};
-use crate::referee::client::{Client, Promises, Reach, Running, System};
+use crate::referee::client::{Abilities, Client, Promises, Reach, Running, System};
 use crate::referee::history::{Conflict, View};
 use crate::registry::Consistency;
 use crate::wire::cluster::{FaultsBody, PeerFaultsBody};
@@ -157,6 +157,11 @@ impl System for OurNodes {
     fn promises(&self) -> Promises {
         // A planted flaw takes nothing off it: that is what convicts.
         self.setting.promises(self.mode)
+    }
+
+    fn abilities(&self) -> Abilities {
+        // Nobody loses a name in `cp` but to a takeover.
+        Abilities { conflicts: self.mode == Mode::Ap, ..Abilities::ALL }
     }
 
     async fn start(&self, nodes: usize, _seed: u64) -> anyhow::Result<Box<dyn Running>> {

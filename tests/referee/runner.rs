@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use quorate::model::ident::NodeId;
 use quorate::referee::analysis::verdict::Verdict;
-use quorate::referee::client::{Client, Completion, Promises, Reach, Running, System};
+use quorate::referee::client::{Abilities, Client, Completion, Promises, Reach, Running, System, Watcher};
 use quorate::referee::compare::{Comparison, Entrant, compare};
 use quorate::referee::history::{Conflict, Event, Header, Installed, Kind, Process, Registered, Side, View, What};
 use quorate::referee::nemesis::Course;
@@ -47,6 +47,10 @@ impl System for Odd {
 
     fn promises(&self) -> Promises {
         Reference.promises()
+    }
+
+    fn abilities(&self) -> Abilities {
+        Reference.abilities()
     }
 
     fn missing(&self) -> Option<String> {
@@ -127,6 +131,15 @@ impl Running for RunningOdd {
     }
     async fn conflicts(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Option<Vec<Conflict>>> {
         self.inner.conflicts(node, deadline).await
+    }
+    async fn watch(
+        &self,
+        node: NodeId,
+        after: Option<&str>,
+        prefix: Option<&str>,
+        deadline: Instant,
+    ) -> anyhow::Result<Box<dyn Watcher>> {
+        self.inner.watch(node, after, prefix, deadline).await
     }
     async fn stop(self: Box<Self>) -> anyhow::Result<()> {
         Ok(())
