@@ -103,7 +103,11 @@ fn scene(running: Box<dyn Running>, abilities: Abilities, course: &Course, setti
         calm_since = until;
         ahead
     });
-    let contest = Contest::new(running.nodes(), &ahead.collect::<Vec<_>>());
+    // Contests are about names: without them there is nobody to make them.
+    let contest = match abilities.names {
+        true => Contest::new(running.nodes(), &ahead.collect::<Vec<_>>()),
+        false => Contest::new(Vec::new(), &[]),
+    };
     Scene::new(running, settings, Generator::new(course.seed(), abilities), contest)
 }
 

@@ -16,7 +16,7 @@ use super::process::Line;
 use super::rival::{self, Api, Rival, Servers, addresses, left, made};
 use crate::client::call::{Caller, CommandError};
 use crate::model::ident::NodeId;
-use crate::referee::client::{Client, Completion, Promises, Running, System};
+use crate::referee::client::{Abilities, Client, Completion, Promises, Running, System};
 use crate::referee::history::{Found, Joined, Membership, Registered, Unregistered, View, What};
 
 /// How long a member may take to answer what is not part of the workload.
@@ -58,12 +58,8 @@ impl Etcd {
                 ("--log-outputs", "stderr".to_owned()),
                 ("--log-level", "warn".to_owned()),
             ];
-            let line = Line {
-                program: "etcd".into(),
-                args: pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect(),
-                env: Vec::new(),
-                log: self.place.dir.join(format!("node-{node}.log")),
-            };
+            let args = pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
+            let line = Line::new("etcd", args, self.place.dir.join(format!("node-{node}.log")));
             servers.add(node, line, data);
             members.insert(node, Member { caller: Arc::new(Caller::new(&client)?), id: OnceLock::new() });
         }
@@ -79,6 +75,10 @@ impl System for Etcd {
 
     fn promises(&self) -> Promises {
         if self.serializable { Promises::CONSENSUS } else { Promises::LINEARIZABLE }
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { groups: true, tokens: true, ..Abilities::NAMES }
     }
 
     fn missing(&self) -> Option<String> {
@@ -319,7 +319,8 @@ impl EtcdClient {
                 let member = |kv: &Kv| Some(text(&kv.key).ok()?.strip_prefix(&prefix)?.to_owned());
                 let members = told.kvs.iter().map(member).collect::<Option<BTreeSet<_>>>();
                 let members = members.ok_or_else(|| Lack::Unknown("a key that nobody wrote".to_owned()))?;
-                let result = Some(Membership { members, revision: told.header.revision.parse().ok() });
+                let result =
+                    Some(Membership { members, twice: BTreeSet::new(), revision: told.header.revision.parse().ok() });
                 Some(What::Members { group: group.clone(), result })
             }
             _ => None,
@@ -382,7 +383,7 @@ fn joined(told: &Txn) -> Option<Joined> {
         true => told.header.revision.clone(),
         false => told.current()?.mod_revision.clone(),
     };
-    Some(Joined { token, new: told.succeeded, revision })
+    Some(Joined { token, new: told.succeeded, no_lease: false, revision })
 }
 
 async fn read<T: for<'de> Deserialize<'de>>(

@@ -5,6 +5,7 @@
 //! this very process that cannot go wrong, to test the referee with.
 
 pub mod children;
+pub mod doors;
 pub mod erlang;
 pub mod etcd;
 pub mod netns;
@@ -56,9 +57,6 @@ const OURS: [(&str, Mode, Setting); 5] = [
     ("ap-quorum", Mode::Ap, Setting::Quorums),
 ];
 
-/// Names that the command line knows and this version cannot start.
-const NOT_YET: [&str; 2] = ["postgresql", "postgresql-2pc"];
-
 /// Erlang's, as OTP sets them up by itself and otherwise.
 const ERLANG: [(&str, Setup); 4] = [
     ("erlang-global", Setup { registry: Registry::Global, prevent_overlap: true, redial: false }),
@@ -91,7 +89,7 @@ pub fn named(name: &str, place: &Place) -> Result<Box<dyn System>, String> {
         "reference" => Ok(Box::new(Reference)),
         "etcd" | "etcd-stale" => Ok(Box::new(Etcd::new(name, name == "etcd-stale", place))),
         "zookeeper" => Ok(Box::new(ZooKeeper::new(place))),
-        _ if NOT_YET.contains(&name) => Err(format!("{name} is not in this version; there are {}", known())),
+        "postgresql" | "postgresql-2pc" => Ok(crate::postgresql::system(name, name == "postgresql-2pc", place)),
         _ => Err(format!("{name:?} is no system; there are {}", known())),
     }
 }
@@ -100,7 +98,11 @@ pub fn named(name: &str, place: &Place) -> Result<Box<dyn System>, String> {
 fn known() -> String {
     let ours = OURS.iter().map(|(name, _, _)| *name);
     let erlang = ERLANG.iter().map(|(name, _)| *name);
-    ours.chain(["etcd", "etcd-stale", "zookeeper"]).chain(erlang).chain(["reference"]).collect::<Vec<_>>().join(", ")
+    ours.chain(["etcd", "etcd-stale", "zookeeper"])
+        .chain(erlang)
+        .chain(["postgresql", "postgresql-2pc", "reference"])
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Whether a system is of our own making, so that its verdict decides a comparison's. The reference is a measure, not a system.
@@ -118,9 +120,6 @@ mod tests {
         let place = Place { program: "quorate".into(), dir: "runs".into(), net: None };
         for name in known().split(", ") {
             assert_eq!(named(name, &place).unwrap().name(), name);
-        }
-        for name in NOT_YET {
-            assert!(named(name, &place).err().unwrap().contains("not in this version"));
         }
         let unknown = named("raft", &place).err().unwrap();
         assert_eq!(unknown, format!("\"raft\" is no system; there are {}", known()));

@@ -1,14 +1,20 @@
 //! One server program as a child process: started, killed, stopped for a while, started again on what it left on disk.
 
 use std::fs::{self, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::children::{self, Nursery};
+
+/// How long a program may take to end when it is told to.
+const END_MAX: Duration = Duration::from_secs(3);
 
 /// What is started, the same each time.
 #[derive(Clone, Debug)]
@@ -18,6 +24,14 @@ pub struct Line {
     pub env: Vec<(&'static str, String)>,
     /// Where it says what it has to say.
     pub log: PathBuf,
+    /// What ends it at once when nobody needs it any more.
+    pub end: Signal,
+}
+
+impl Line {
+    pub fn new(program: impl Into<PathBuf>, args: Vec<String>, log: PathBuf) -> Self {
+        Self { program: program.into(), args, env: Vec::new(), log, end: Signal::KILL }
+    }
 }
 
 /// A program, running or not.
@@ -64,9 +78,14 @@ impl Process {
         self.child().is_some()
     }
 
+    /// To it and to the processes that it has started.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         match self.child().as_ref() {
-            Some(child) => Ok(children::signal(child, signal)?),
+            Some(child) => {
+                children::signal(child, signal)?;
+                signal_all(&children_of(child), signal);
+                Ok(())
+            }
             None => bail!("it does not run"),
         }
     }
@@ -74,24 +93,58 @@ impl Process {
     /// SIGKILL, and its end awaited.
     pub fn kill(&self) -> anyhow::Result<()> {
         match self.child().take() {
-            Some(mut child) => Ok(children::kill(&mut child)?),
+            Some(child) => kill_all(child),
             None => bail!("it does not run"),
         }
-    }
-
-    /// The child, for whoever ends it in good order.
-    pub fn take(&self) -> Option<Child> {
-        self.child().take()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let Some(mut child) = self.take() {
+        let end = self.line.end;
+        let Some(mut child) = self.child().take() else { return };
+        if end != Signal::KILL {
+            // It may stand still.
+            let _ = children::signal(&child, Signal::CONT).and_then(|()| children::signal(&child, end));
+            let deadline = Instant::now() + END_MAX;
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        if let Ok(None) = child.try_wait() {
             // Nothing is left to be done about one that cannot be killed.
-            let _ = children::kill(&mut child);
+            let _ = kill_all(child);
         }
     }
+}
+
+/// Its own children are told apart before it goes: afterwards they are nobody's.
+fn kill_all(mut child: Child) -> anyhow::Result<()> {
+    let its = children_of(&child);
+    children::kill(&mut child)?;
+    signal_all(&its, Signal::KILL);
+    Ok(())
+}
+
+fn signal_all(processes: &[Pid], signal: Signal) {
+    for process in processes {
+        // One that has gone by itself needs no signal.
+        let _ = kill_process(*process, signal);
+    }
+}
+
+/// The processes that a child has started. Where there is no /proc, none: those that matter end with their parent.
+fn children_of(child: &Child) -> Vec<Pid> {
+    let parent = child.id().to_string();
+    let of = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry.ok()?;
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // PID (NAME) STATE PARENT …, and the name may hold anything.
+        let its = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?;
+        (its == parent).then(|| Pid::from_raw(pid)).flatten()
+    };
+    fs::read_dir("/proc").map(|all| all.filter_map(of).collect()).unwrap_or_default()
 }
 
 /// What a program said last.

@@ -1,7 +1,7 @@
 //! What other people's systems have in common here: a server process for each node, started and harmed alike. What differs is an
 //! [`Api`]: how they are called and looked into.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -10,13 +10,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use async_trait::async_trait;
 use rustix::process::Signal;
 use tokio::time::sleep;
 
 use super::Place;
 use super::children::Nursery;
+use super::doors::Condition;
 use super::netns::Network;
 use super::ports::Reserved;
 use super::process::{Line, Process};
@@ -41,12 +42,15 @@ pub trait Api: Send + Sync {
     /// Who leads, asked of the nodes whose servers run.
     async fn leader(&self, up: &[NodeId]) -> Option<NodeId>;
     async fn view(&self, node: NodeId, deadline: Instant) -> anyhow::Result<View>;
+    /// What has just happened to a node, or is about to: for what stands there and is no server's process.
+    async fn harmed(&self, _node: NodeId, _condition: Condition) {}
 }
 
 /// The servers and where they are.
 pub struct Servers {
     net: Option<Arc<Network>>,
-    /// In the order in which they are started.
+    nodes: BTreeSet<NodeId>,
+    /// Of the nodes that have one, in the order in which they are started.
     processes: BTreeMap<NodeId, Process>,
     nursery: Nursery,
     /// Which user they run as; the referee's own unless given.
@@ -63,13 +67,26 @@ pub struct User {
 
 impl Servers {
     pub fn new(net: Option<Arc<Network>>, user: Option<User>) -> io::Result<Self> {
-        Ok(Self { net, processes: BTreeMap::new(), nursery: Nursery::new()?, user, data: Vec::new() })
+        Ok(Self {
+            net,
+            nodes: BTreeSet::new(),
+            processes: BTreeMap::new(),
+            nursery: Nursery::new()?,
+            user,
+            data: Vec::new(),
+        })
     }
 
     /// Adds a node's server, not started yet. `data` is removed in the end.
     pub fn add(&mut self, node: NodeId, line: Line, data: PathBuf) {
+        self.add_node(node);
         self.processes.insert(node, Process::new(line));
         self.data.push(data);
+    }
+
+    /// Adds a node, for now without a server.
+    pub fn add_node(&mut self, node: NodeId) {
+        self.nodes.insert(node);
     }
 
     pub fn start_all(&self) -> anyhow::Result<()> {
@@ -77,30 +94,27 @@ impl Servers {
     }
 
     fn start(&self, node: NodeId) -> anyhow::Result<()> {
-        self.process(node)?.start(&self.nursery, |command| self.prepare(node, command))
+        self.with(node, |process| process.start(&self.nursery, |command| self.prepare(node, command)))
     }
 
     /// Has a program begin in the node's namespace, as the servers' user. In this order: who is nobody cannot move any more.
-    pub fn prepare(&self, node: NodeId, command: &mut Command) {
+    fn prepare(&self, node: NodeId, command: &mut Command) {
         if let Some(net) = &self.net {
             net.enter(node, command);
         }
         if let Some(user) = self.user {
-            run_as(user, command);
+            user.run(command);
         }
     }
 
-    fn process(&self, node: NodeId) -> anyhow::Result<&Process> {
-        self.processes.get(&node).ok_or_else(|| anyhow!("there is no node {node}"))
+    /// Does it to the node's server, if it has one.
+    fn with(&self, node: NodeId, act: impl FnOnce(&Process) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.processes.get(&node).map_or(Ok(()), act)
     }
 
-    pub fn runs(&self, node: NodeId) -> bool {
-        self.process(node).is_ok_and(Process::runs)
-    }
-
-    /// Err if the node's server has ended by itself.
-    pub fn lives(&self, node: NodeId) -> anyhow::Result<()> {
-        self.process(node)?.lives()
+    /// Whether it was not killed.
+    fn runs(&self, node: NodeId) -> bool {
+        self.processes.get(&node).is_none_or(Process::runs)
     }
 }
 
@@ -114,27 +128,30 @@ impl Drop for Servers {
     }
 }
 
-#[cfg(target_os = "linux")]
-fn run_as(user: User, command: &mut Command) {
-    use std::os::unix::process::CommandExt;
+impl User {
+    /// Has a program run as that user.
+    #[cfg(target_os = "linux")]
+    pub fn run(self, command: &mut Command) {
+        use std::os::unix::process::CommandExt;
 
-    use rustix::process::{Gid, Uid};
-    use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
-    // SAFETY: between fork and exec the closure makes system calls and touches no memory of the parent. The child has one thread,
-    // so that what is said of the thread is said of the process.
-    unsafe {
-        command.pre_exec(move || {
-            set_thread_groups(&[])?;
-            set_thread_gid(Gid::from_raw(user.gid))?;
-            Ok(set_thread_uid(Uid::from_raw(user.uid))?)
-        });
+        use rustix::process::{Gid, Uid};
+        use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+        // SAFETY: between fork and exec the closure makes system calls and touches no memory of the parent. The child has one
+        // thread, so that what is said of the thread is said of the process.
+        unsafe {
+            command.pre_exec(move || {
+                set_thread_groups(&[])?;
+                set_thread_gid(Gid::from_raw(self.gid))?;
+                Ok(set_thread_uid(Uid::from_raw(self.uid))?)
+            });
+        }
     }
-}
 
-#[cfg(not(target_os = "linux"))]
-fn run_as(user: User, command: &mut Command) {
-    use std::os::unix::process::CommandExt;
-    command.uid(user.uid).gid(user.gid);
+    #[cfg(not(target_os = "linux"))]
+    pub fn run(self, command: &mut Command) {
+        use std::os::unix::process::CommandExt;
+        command.uid(self.uid).gid(self.gid);
+    }
 }
 
 /// Where a node's servers are to listen: `count` addresses each, nobody else's on this machine.
@@ -165,9 +182,9 @@ impl<A: Api> Rival<A> {
     /// Waits until every node serves.
     pub async fn whole(self) -> anyhow::Result<Self> {
         let deadline = Instant::now() + START_MAX;
-        for node in self.servers.processes.keys() {
+        for node in &self.servers.nodes {
             loop {
-                self.servers.lives(*node)?;
+                self.servers.with(*node, Process::lives)?;
                 match self.api.ready(*node).await {
                     Ok(()) => break,
                     Err(why) if Instant::now() >= deadline => {
@@ -184,7 +201,7 @@ impl<A: Api> Rival<A> {
 #[async_trait]
 impl<A: Api + 'static> Running for Rival<A> {
     fn nodes(&self) -> Vec<NodeId> {
-        self.servers.processes.keys().copied().collect()
+        self.servers.nodes.iter().copied().collect()
     }
 
     fn client(&self, node: NodeId) -> Box<dyn Client> {
@@ -200,7 +217,7 @@ impl<A: Api + 'static> Running for Rival<A> {
     }
 
     async fn leader(&self) -> Option<NodeId> {
-        let up = self.servers.processes.keys().copied().filter(|node| self.servers.runs(*node)).collect::<Vec<_>>();
+        let up = self.servers.nodes.iter().copied().filter(|node| self.servers.runs(*node)).collect::<Vec<_>>();
         self.api.leader(&up).await
     }
 
@@ -228,14 +245,16 @@ impl<A: Api + 'static> Running for Rival<A> {
     }
 
     async fn kill(&self, node: NodeId) -> anyhow::Result<()> {
-        self.servers.process(node)?.kill()
+        self.api.harmed(node, Condition::Killed).await;
+        self.servers.with(node, Process::kill)
     }
 
     async fn restart(&self, node: NodeId) -> anyhow::Result<()> {
         self.servers.start(node)?;
         loop {
-            self.servers.lives(node)?;
+            self.servers.with(node, Process::lives)?;
             if self.api.ready(node).await.is_ok() {
+                self.api.harmed(node, Condition::Up).await;
                 return Ok(());
             }
             sleep(POLL_PERIOD).await;
@@ -243,11 +262,13 @@ impl<A: Api + 'static> Running for Rival<A> {
     }
 
     async fn pause(&self, node: NodeId) -> anyhow::Result<()> {
-        self.servers.process(node)?.signal(Signal::STOP)
+        self.api.harmed(node, Condition::Paused).await;
+        self.servers.with(node, |process| process.signal(Signal::STOP))
     }
 
     async fn resume(&self, node: NodeId) -> anyhow::Result<()> {
-        self.servers.process(node)?.signal(Signal::CONT)
+        self.api.harmed(node, Condition::Up).await;
+        self.servers.with(node, |process| process.signal(Signal::CONT))
     }
 
     async fn view(&self, node: NodeId, deadline: Instant) -> anyhow::Result<View> {

@@ -75,14 +75,22 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
         let Answer { verdict, detail, evidence } = answer;
         list.push(Promise { id, title, promised, verdict, detail, evidence });
     };
-    add("linearizable-names", "Names are linearizable", promises.linearizable, linearizable(&found.names, "name"));
-    add("linearizable-groups", "Groups are linearizable", promises.linearizable, linearizable(&found.groups, "group"));
+    let abilities = story.run.abilities;
+    if abilities.names {
+        add("linearizable-names", "Names are linearizable", promises.linearizable, linearizable(&found.names, "name"));
+    }
+    if abilities.groups {
+        let groups = linearizable(&found.groups, "group");
+        add("linearizable-groups", "Groups are linearizable", promises.linearizable, groups);
+    }
     add("linearizable-writes", "Writes are linearizable", promises.one_order, linearizable(&found.writes, "key"));
-    add("one-owner", "Never two owners at once", promises.one_order, one_owner(found));
+    if abilities.names {
+        add("one-owner", "Never two owners at once", promises.one_order, one_owner(found));
+    }
     add("nothing-lost", "Nothing acknowledged is lost", keeps, nothing_lost(found));
     add("nothing-resurrected", "Nothing ended comes back", keeps, nothing_resurrected(found));
     let cuts = story.faults.all.iter().any(|fault| !fault.cut.is_empty());
-    if promises.one_order && story.faults.all.iter().any(|fault| leaves_minority(story, fault)) {
+    if promises.majority && story.faults.all.iter().any(|fault| leaves_minority(story, fault)) {
         add("minority-refuses", "The minority side refuses writes", true, minority_refuses(story));
     }
     if promises.majority && !story.faults.all.is_empty() {

@@ -24,7 +24,7 @@ use super::process::Line;
 use super::rival::{self, Api, Rival, Servers, left, made};
 use crate::client::call::{Caller, CommandError};
 use crate::model::ident::NodeId;
-use crate::referee::client::{Client, Completion, Promises, Running, System};
+use crate::referee::client::{Abilities, Client, Completion, Promises, Running, System};
 use crate::referee::history::{Found, Joined, Membership, Registered, Unregistered, View, What};
 use crate::wire::path::quote;
 
@@ -100,7 +100,7 @@ impl Erlang {
         let dir = self.place.dir.display().to_string();
         let args = text.split(' ').map(|word| if word == "%" { dir.clone() } else { word.to_owned() }).collect();
         let log = self.place.dir.join(format!("node-{node}.log"));
-        Line { program: "erl".into(), args, env: vec![("HOME", dir)], log }
+        Line { env: vec![("HOME", dir)], ..Line::new("erl", args, log) }
     }
 }
 
@@ -129,6 +129,14 @@ impl System for Erlang {
     /// membership is eventually consistent, and joining is a local matter.
     fn promises(&self) -> Promises {
         Promises { available: self.setup.registry == Registry::Pg, converges: true, ..Promises::NONE }
+    }
+
+    /// What tells one registration from another is no number that rises, so it is no fencing token.
+    fn abilities(&self) -> Abilities {
+        match self.setup.registry {
+            Registry::Global => Abilities::NAMES,
+            Registry::Pg => Abilities::GROUPS,
+        }
     }
 
     fn missing(&self) -> Option<String> {
@@ -367,7 +375,12 @@ impl ErlangClient {
                 let (group, member) = (quote(group), quote(member));
                 let path = format!("/join?group={group}&member={member}&holder={}", quote(&holder));
                 let told: Told = self.ask(&path, deadline).await?;
-                *result = Some(Joined { token: told.holder.unwrap_or_default(), new: told.new, revision: None });
+                *result = Some(Joined {
+                    token: told.holder.unwrap_or_default(),
+                    new: told.new,
+                    no_lease: false,
+                    revision: None,
+                });
             }
             What::Leave { group, member, result, .. } => {
                 // Every process of that member that this node knows of, wherever it lives.
@@ -380,7 +393,7 @@ impl ErlangClient {
             What::Members { group, result } => {
                 let holders = self.members(group, deadline).await?;
                 let members = holders.iter().map(|holder| owner_of(&self.whose, holder)).collect::<BTreeSet<_>>();
-                *result = Some(Membership { members, revision: None });
+                *result = Some(Membership { members, twice: BTreeSet::new(), revision: None });
             }
             _ => return Ok(None),
         }

@@ -106,7 +106,7 @@ impl ZooKeeperClient {
                     Made::New(token) => (true, token),
                     Made::Other(_, token) => (false, token),
                 };
-                *result = Some(Joined { token: token.to_string(), new, revision: None });
+                *result = Some(Joined { token: token.to_string(), new, no_lease: false, revision: None });
             }
             What::Leave { group, member, token, result } => {
                 *result = Some(self.end(&Paths::of_member(group, member), token.as_deref(), deadline).await?);
@@ -127,7 +127,11 @@ impl ZooKeeperClient {
                     Answer::Refused(NO_NODE) => Ok(BTreeSet::new()),
                     other => return Err(odd(other)),
                 };
-                *result = Some(Membership { members: members.map_err(Lack::Unknown)?, revision: None });
+                *result = Some(Membership {
+                    members: members.map_err(Lack::Unknown)?,
+                    twice: BTreeSet::new(),
+                    revision: None,
+                });
             }
             _ => return Ok(None),
         }

@@ -22,7 +22,7 @@ use super::Place;
 use super::process::Line;
 use super::rival::{self, Api, Rival, Servers, addresses, made};
 use crate::model::ident::NodeId;
-use crate::referee::client::{Client, Promises, Running, System};
+use crate::referee::client::{Abilities, Client, Promises, Running, System};
 use crate::referee::history::View;
 
 /// Debian's. What logs has to be there too.
@@ -73,7 +73,7 @@ impl ZooKeeper {
         let mut args = words.map(str::to_owned).to_vec();
         args.extend([JARS.join(":"), MAIN.to_owned(), path.display().to_string()]);
         let log = self.place.dir.join(format!("node-{node}.log"));
-        Ok(Line { program: "java".into(), args, env: Vec::new(), log })
+        Ok(Line::new("java", args, log))
     }
 }
 
@@ -87,6 +87,10 @@ impl System for ZooKeeper {
     /// asked to confirm.
     fn promises(&self) -> Promises {
         Promises::CONSENSUS
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { groups: true, tokens: true, ..Abilities::NAMES }
     }
 
     fn missing(&self) -> Option<String> {
