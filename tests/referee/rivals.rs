@@ -81,14 +81,12 @@ fn zookeepers_writes_are_linearizable() {
 
 #[test]
 fn global_has_two_owners_until_somebody_dials_again_and_then_kills_one() {
-    let Some(report) = through_halves("erlang-global,erlang-global-overlap,erlang-global-redial", "14") else { return };
-    for system in ["erlang-global", "erlang-global-overlap"] {
-        let found = of(&report, system);
-        assert_ne!(found["duplicates"]["names"], 0, "{}", found["promises"]);
-        // Healed, and nothing comes of it.
-        assert_eq!(verdict(found, "agreement"), "violated", "{}", found["promises"]);
-        assert_eq!(fact(found, "processes killed by a conflict"), "0");
-    }
+    // Long enough for calls that are under way when a cut begins to have ended before the heal: they would dial.
+    let Some(report) = through_halves("erlang-global,erlang-global-redial", "24") else { return };
+    let found = of(&report, "erlang-global");
+    assert_ne!(found["duplicates"]["names"], 0, "{}", found["promises"]);
+    // Healed, and nothing comes of it.
+    assert_eq!(verdict(found, "agreement"), "violated", "{}", found["promises"]);
     let found = of(&report, "erlang-global-redial");
     assert_ne!(found["duplicates"]["names"], 0, "{}", found["promises"]);
     assert_eq!(verdict(found, "agreement"), "holds", "{}", found["promises"]);

@@ -404,3 +404,21 @@ impl ErlangClient {
 fn ended(told: &Told) -> Unregistered {
     if told.holder.is_some() { Unregistered::Now } else { Unregistered::Absent }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_partitions_may_overlap_is_said_to_otp() {
+        let place = Place { program: "quorate".into(), dir: "a place".into(), net: None };
+        for prevent_overlap in [true, false] {
+            let setup = Setup { registry: Registry::Global, prevent_overlap, redial: false };
+            let erlang = Erlang::new("erlang-global", setup, &place);
+            let args = erlang.line(2, &erlang.addresses(&[1, 2, 3])).args;
+            let at = args.iter().position(|arg| arg == "prevent_overlapping_partitions").unwrap();
+            assert_eq!(args[at + 1], prevent_overlap.to_string());
+            assert!(args.contains(&"a place/erlang-global".to_owned()), "{args:?}");
+        }
+    }
+}

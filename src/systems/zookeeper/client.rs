@@ -162,9 +162,10 @@ impl ZooKeeperClient {
             let create = Request::Create { path: paths.entry.clone(), data: owner.to_owned() };
             match self.session.ask(Request::Multi(vec![touch, create]), deadline).await? {
                 Answer::Multi(parts) => match parts.as_slice() {
-                    [Answer::Stat(Stat { version, .. }), Answer::Stat(Stat { created, .. })] => {
-                        self.note(paths, *created, *version);
-                        return Ok(Made::New(*created));
+                    // The transaction that touched the counter is the one that created the entry.
+                    [Answer::Stat(Stat { version, changed, .. }), Answer::Done] => {
+                        self.note(paths, *changed, *version);
+                        return Ok(Made::New(*changed));
                     }
                     parts if parts.contains(&Answer::Refused(NO_NODE)) => self.prepare(paths, deadline).await?,
                     parts if parts.contains(&Answer::Refused(NODE_EXISTS)) => {
@@ -184,7 +185,7 @@ impl ZooKeeperClient {
         for path in [Some(&paths.counter), paths.above.as_ref()].into_iter().flatten() {
             let create = Request::Create { path: path.clone(), data: String::new() };
             match self.session.ask(create, deadline).await {
-                Ok(Answer::Stat(_) | Answer::Refused(NODE_EXISTS)) => {}
+                Ok(Answer::Done | Answer::Refused(NODE_EXISTS)) => {}
                 Ok(other) => return Err(Lack::Unsent(anyhow!("{path} cannot be made: {other:?}"))),
                 // Whatever became of it, the entry was not touched.
                 Err(Lack::Unsent(why) | Lack::Unknown(why)) => return Err(Lack::Unsent(why)),

@@ -10,6 +10,7 @@ pub const NO_NODE: i32 = -101;
 pub const BAD_VERSION: i32 = -103;
 pub const NODE_EXISTS: i32 = -110;
 
+const CREATE: i32 = 1;
 const DELETE: i32 = 2;
 const EXISTS: i32 = 3;
 const GET_DATA: i32 = 4;
@@ -18,7 +19,6 @@ const GET_CHILDREN: i32 = 8;
 const SYNC: i32 = 9;
 const CHECK: i32 = 13;
 const MULTI: i32 = 14;
-const CREATE: i32 = 15;
 const ERROR: i32 = -1;
 /// Whatever the version.
 const ANY: i32 = -1;
@@ -78,6 +78,8 @@ pub enum Answer {
 pub struct Stat {
     /// The transaction that created it.
     pub created: i64,
+    /// The transaction that touched it last.
+    pub changed: i64,
     pub version: i32,
 }
 
@@ -186,17 +188,13 @@ impl Request {
 
     fn read(&self, from: &mut Reader) -> anyhow::Result<Answer> {
         Ok(match self {
-            Request::Create { .. } => {
-                from.text()?;
-                Answer::Stat(from.stat()?)
-            }
             Request::Exists { .. } | Request::Touch { .. } => Answer::Stat(from.stat()?),
             Request::Get { .. } => Answer::Data(String::from_utf8(from.bytes()?.to_vec())?, from.stat()?),
             Request::Children { .. } => {
                 let count = from.int()?;
                 Answer::Children((0..count).map(|_| from.text()).collect::<anyhow::Result<_>>()?)
             }
-            Request::Sync { .. } => {
+            Request::Create { .. } | Request::Sync { .. } => {
                 from.text()?;
                 Answer::Done
             }
@@ -289,11 +287,11 @@ impl<'a> Reader<'a> {
 
     /// czxid mzxid ctime mtime version cversion aversion ephemeralOwner dataLength numChildren pzxid
     fn stat(&mut self) -> anyhow::Result<Stat> {
-        let created = self.long()?;
-        self.take(24)?;
+        let (created, changed) = (self.long()?, self.long()?);
+        self.take(16)?;
         let version = self.int()?;
         self.take(32)?;
-        Ok(Stat { created, version })
+        Ok(Stat { created, changed, version })
     }
 }
 

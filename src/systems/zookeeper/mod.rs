@@ -163,7 +163,7 @@ impl Api for ZooKeeperApi {
         for path in [NAMES, GROUPS, COUNTERS] {
             let create = Request::Create { path: path.to_owned(), data: String::new() };
             match self.all(node, &[create], deadline).await?.pop() {
-                Some(Answer::Stat(_) | Answer::Refused(NODE_EXISTS)) => {}
+                Some(Answer::Done | Answer::Refused(NODE_EXISTS)) => {}
                 other => bail!("{path} cannot be made: {other:?}"),
             }
         }
