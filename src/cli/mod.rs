@@ -2,7 +2,9 @@
 
 mod backup;
 mod batch;
+mod campaign;
 pub mod check;
+mod clean;
 mod cluster;
 pub mod compare;
 mod completions;
@@ -58,6 +60,10 @@ struct Cli {
 enum Command {
     /// Runs real systems through the same partitions and shows what each promised and kept
     Compare(compare::CompareArgs),
+    /// Runs many short comparisons and keeps what failed
+    Campaign(campaign::CampaignArgs),
+    /// Removes what a killed comparison left
+    Clean(clean::CleanArgs),
     /// Runs one node
     Serve(Box<crate::node::config::ServeArgs>),
     /// Runs a local cluster to play with; its links can be cut
@@ -132,6 +138,8 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => backup::run_restore(args),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Export(args) => export::run(&args),
+        Command::Campaign(args) => campaign::run(args),
+        Command::Clean(args) => Ok(clean::run(&args)),
         Command::Compare(args) => compare::run(args),
     };
     let exit = done.unwrap_or_else(|e| {

@@ -327,12 +327,18 @@ pub struct FaultEvent {
     pub id: u64,
     /// As `--faults` names it.
     pub kind: String,
+    /// What is done: `cut`, `kill`, `pause` …
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub harm: String,
     /// False when it ends.
     pub begins: bool,
+    /// Meant to last beyond the end of the run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lasts: bool,
     /// Directed links that pass nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cut: Vec<(NodeId, NodeId)>,
-    /// Nodes killed or paused.
+    /// Nodes that it is done to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeId>,
     pub state: Installed,
@@ -347,6 +353,9 @@ pub enum Installed {
     Skipped,
     Indeterminate,
 }
+
+/// Why a call has no answer that a fault kept from the client. No system can help it.
+pub const ANSWER_DROPPED: &str = "the answer was lost on its way to the client";
 
 /// One node's own view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -98,17 +98,21 @@ struct Tasks {
 
 fn scene(running: Box<dyn Running>, abilities: Abilities, course: &Course, settings: Settings) -> Scene {
     let mut calm_since = Duration::ZERO;
-    let ahead = course.times().into_iter().map(|(id, _, at, until)| {
-        let ahead = Ahead { id, at, calm_since };
-        calm_since = until;
-        ahead
-    });
+    let mut ahead = Vec::new();
+    // What belongs together has its names before the first of it.
+    for times in course.times() {
+        if times.group == times.id {
+            ahead.push(Ahead { id: times.id, at: times.at, calm_since: calm_since.min(times.at) });
+        }
+        calm_since = calm_since.max(times.until.unwrap_or(times.at));
+    }
     // Contests are about names: without them there is nobody to make them.
     let contest = match abilities.names {
-        true => Contest::new(running.nodes(), &ahead.collect::<Vec<_>>()),
+        true => Contest::new(running.nodes(), &ahead),
         false => Contest::new(Vec::new(), &[]),
     };
-    Scene::new(running, settings, Generator::new(course.seed(), abilities), contest)
+    let generator = Generator::new(course.seed(), abilities);
+    Scene::new(running, settings, generator, contest, course.seed())
 }
 
 async fn conduct(

@@ -88,7 +88,7 @@ impl System for Etcd {
     async fn start(&self, nodes: usize, _seed: u64) -> anyhow::Result<Box<dyn Running>> {
         let nodes = (1..=nodes as NodeId).collect::<Vec<_>>();
         let (servers, members) = self.servers(&nodes)?;
-        servers.start_all()?;
+        servers.start_all().await?;
         let api = EtcdApi { members, serializable: self.serializable, version: OnceLock::new() };
         Ok(Box::new(Rival { servers, api }.whole().await?))
     }

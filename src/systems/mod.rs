@@ -1,15 +1,28 @@
 //! What `--systems` names: a system that the referee can start, call, harm and look into.
 //!
-//! [`nodes`] runs our own nodes as child processes (started by [`children`], at ports from [`ports`] or each in a namespace of
-//! [`netns`], made of the system calls in [`spaces`]) and calls them through [`registry_client`]; [`mod@reference`] is a registry in
-//! this very process that cannot go wrong, to test the referee with.
+//! [`nodes`] runs our own nodes as child processes (each a [`node`], started by [`children`], at ports from [`ports`]) and calls them
+//! through [`registry_client`]; [`mod@reference`] is a registry in this very process that cannot go wrong, to test the referee with.
+//!
+//! Other people's systems are in [`rival`] what they have in common: servers, each a [`process`], in their order [`etcd`], [`zookeeper`],
+//! [`erlang`], and PostgreSQL, which needs a client crate of its own and stands beside; [`doors`] are nodes that are no process.
+//!
+//! A [`place`] is made ready for harm: links in [`netns`] and disks in [`disks`] (of the system calls in [`spaces`]), [`clocks`];
+//! [`members`] come and go, and [`corruption`] changes files. [`leftovers`]
+//! removes what a run left that was killed.
 
 pub mod children;
+pub mod clocks;
+pub mod corruption;
+pub mod disks;
 pub mod doors;
 pub mod erlang;
 pub mod etcd;
+pub mod leftovers;
+mod members;
 pub mod netns;
+mod node;
 pub mod nodes;
+pub mod place;
 pub mod ports;
 pub mod process;
 pub mod reference;
@@ -19,28 +32,14 @@ pub mod rival;
 mod spaces;
 pub mod zookeeper;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use crate::model::ident::Mode;
 use crate::referee::client::System;
 use erlang::{Erlang, Registry, Setup};
 use etcd::Etcd;
-use netns::Network;
 use nodes::{OurNodes, Setting};
+pub use place::Place;
 use reference::Reference;
 use zookeeper::ZooKeeper;
-
-/// What systems need of the place that they are started in.
-#[derive(Clone)]
-pub struct Place {
-    /// The `quorate` program.
-    pub program: PathBuf,
-    /// Where a system keeps what it writes, below its own name. On a real disk.
-    pub dir: PathBuf,
-    /// Where the nodes 1, 2, … have addresses and links of their own. None: they share the loopback interface.
-    pub net: Option<Arc<Network>>,
-}
 
 /// Whether a program of that name is on the path.
 pub fn installed(program: &str) -> bool {
@@ -117,7 +116,7 @@ mod tests {
 
     #[test]
     fn every_name_of_the_command_line_is_known_or_told_to_be_missing() {
-        let place = Place { program: "quorate".into(), dir: "runs".into(), net: None };
+        let place = Place::new("quorate".into(), "runs".into());
         for name in known().split(", ") {
             assert_eq!(named(name, &place).unwrap().name(), name);
         }
@@ -128,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_planted_flaw_takes_nothing_off_what_is_promised() {
-        let place = Place { program: "quorate".into(), dir: "runs".into(), net: None };
+        let place = Place::new("quorate".into(), "runs".into());
         for (name, mode, _) in FLAWED {
             let honest = named(mode.as_str(), &place).unwrap();
             assert_eq!(named(name, &place).unwrap().promises(), honest.promises());
@@ -137,7 +136,7 @@ mod tests {
 
     #[test]
     fn who_asks_for_less_is_promised_less() {
-        let place = Place { program: "quorate".into(), dir: "runs".into(), net: None };
+        let place = Place::new("quorate".into(), "runs".into());
         let promises = |name: &str| named(name, &place).unwrap().promises();
         let Promises { linearizable, one_order, .. } = promises("cp-stale");
         assert!(!linearizable && one_order);

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,11 +39,12 @@ impl Line {
 pub struct Process {
     line: Line,
     child: Mutex<Option<Child>>,
+    still: AtomicBool,
 }
 
 impl Process {
     pub fn new(line: Line) -> Self {
-        Self { line, child: Mutex::new(None) }
+        Self { line, child: Mutex::new(None), still: AtomicBool::new(false) }
     }
 
     fn child(&self) -> MutexGuard<'_, Option<Child>> {
@@ -59,6 +61,7 @@ impl Process {
         prepare(&mut command);
         let child = nursery.start(command).with_context(|| format!("cannot start {}", self.line.program.display()))?;
         *self.child() = Some(child);
+        self.still.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -74,12 +77,26 @@ impl Process {
         }
     }
 
+    /// It is there, and does not stand still.
     pub fn runs(&self) -> bool {
-        self.child().is_some()
+        let there = self.child().as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
+        there && !self.still.load(Ordering::Relaxed)
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.still.store(true, Ordering::Relaxed);
+        self.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.still.store(false, Ordering::Relaxed);
+        self.signal(Signal::CONT)
     }
 
     /// To it and to the processes that it has started.
-    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         match self.child().as_ref() {
             Some(child) => {
                 children::signal(child, signal)?;

@@ -12,6 +12,7 @@ use super::reference_table::Table;
 use crate::model::ident::NodeId;
 use crate::referee::client::{Abilities, Client, Completion, Promises, Reach, Running, System, Watcher};
 use crate::referee::history::{Conflict, View, What};
+use crate::referee::situation::Links;
 use crate::referee::watched::{Change, ChangeRevision, Watched};
 
 /// How often a stream looks for something new.
@@ -89,8 +90,8 @@ impl Running for RunningReference {
         None
     }
 
-    async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()> {
-        self.registry().cut = links.iter().copied().collect();
+    async fn set_links(&self, links: &Links) -> anyhow::Result<()> {
+        self.registry().cut = links.cut.clone();
         Ok(())
     }
 

@@ -12,19 +12,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
-use rustix::process::Signal;
 use tokio::time::sleep;
 
 use super::Place;
 use super::children::Nursery;
 use super::doors::Condition;
-use super::netns::Network;
+use super::netns::{self, Network};
 use super::ports::Reserved;
 use super::process::{Line, Process};
 use crate::model::ident::NodeId;
 use crate::referee::client::{Client, Reach, Running};
 use crate::referee::history::{Conflict, View};
-use crate::referee::schedule::FaultKind;
+use crate::referee::schedule::Harm;
+use crate::referee::situation::Links;
 
 /// How long all servers may take until they serve. A JVM on a busy machine takes its time.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -89,7 +89,11 @@ impl Servers {
         self.nodes.insert(node);
     }
 
-    pub fn start_all(&self) -> anyhow::Result<()> {
+    /// Starts all, with all links whole.
+    pub async fn start_all(&self) -> anyhow::Result<()> {
+        if let Some(net) = &self.net {
+            net.set(&Links::default()).await?;
+        }
         self.processes.keys().try_for_each(|node| self.start(*node))
     }
 
@@ -112,7 +116,7 @@ impl Servers {
         self.processes.get(&node).map_or(Ok(()), act)
     }
 
-    /// Whether it was not killed.
+    /// Whether its server is there and does not stand still.
     fn runs(&self, node: NodeId) -> bool {
         self.processes.get(&node).is_none_or(Process::runs)
     }
@@ -221,26 +225,38 @@ impl<A: Api + 'static> Running for Rival<A> {
         self.api.leader(&up).await
     }
 
-    fn cannot(&self, kind: FaultKind) -> Option<String> {
-        match kind {
-            FaultKind::Halves | FaultKind::IsolateLeader if self.servers.net.is_none() => {
-                Some("needs --net netns: its links can be cut by the kernel alone".to_owned())
+    fn cannot(&self, harm: &Harm) -> Option<String> {
+        match harm {
+            Harm::Kill { .. } | Harm::Pause { .. } => None,
+            Harm::Cut { .. } | Harm::Lose { .. } | Harm::Delay { .. } if self.servers.net.is_none() => {
+                Some("needs --net netns: its links are the kernel's alone".to_owned())
             }
-            FaultKind::Halves | FaultKind::IsolateLeader | FaultKind::Kill | FaultKind::Pause => None,
+            Harm::Cut { .. } | Harm::Lose { .. } | Harm::Delay { .. } => netns::cannot(harm),
+            // The referee's own client reads the answer, and then says that it has not.
+            Harm::DropAnswers { .. } => None,
+            Harm::Skew { .. }
+            | Harm::Replace { .. }
+            | Harm::Transfer { .. }
+            | Harm::FillDisk { .. }
+            | Harm::Corrupt { .. } => Some(format!("the referee cannot do this to it: {}", harm.word())),
         }
     }
 
-    async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()> {
+    async fn set_links(&self, links: &Links) -> anyhow::Result<()> {
         match &self.servers.net {
-            Some(net) => net.cut(links).await,
-            None => bail!("its links can be cut by the kernel alone"),
+            Some(net) => net.set(links).await,
+            None => bail!("its links are the kernel's alone"),
         }
+    }
+
+    fn runs(&self, node: NodeId) -> bool {
+        self.servers.runs(node)
     }
 
     async fn reached(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Reach> {
         match &self.servers.net {
             Some(net) => net.reached(node, deadline).await,
-            None => bail!("its links can be tried by the kernel alone"),
+            None => bail!("its links are the kernel's alone"),
         }
     }
 
@@ -263,12 +279,12 @@ impl<A: Api + 'static> Running for Rival<A> {
 
     async fn pause(&self, node: NodeId) -> anyhow::Result<()> {
         self.api.harmed(node, Condition::Paused).await;
-        self.servers.with(node, |process| process.signal(Signal::STOP))
+        self.servers.with(node, Process::pause)
     }
 
     async fn resume(&self, node: NodeId) -> anyhow::Result<()> {
         self.api.harmed(node, Condition::Up).await;
-        self.servers.with(node, |process| process.signal(Signal::CONT))
+        self.servers.with(node, Process::resume)
     }
 
     async fn view(&self, node: NodeId, deadline: Instant) -> anyhow::Result<View> {

@@ -74,7 +74,9 @@ impl Log {
             What::Fault(FaultEvent {
                 id: self.faults,
                 kind: kind.to_owned(),
+                harm: String::new(),
                 begins,
+                lasts: false,
                 cut: cut.clone(),
                 nodes: nodes.clone(),
                 state,

@@ -176,7 +176,7 @@ fn granted(completion: &Completion) -> Option<&Registered> {
 async fn a_coordinator_that_dies_between_the_phases_blocks_its_name_until_it_is_back() {
     let _turn = TURN.lock().await;
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let place = Place { program: env!("CARGO_BIN_EXE_quorate").into(), dir: dir.path().to_owned(), net: None };
+    let place = Place::new(env!("CARGO_BIN_EXE_quorate").into(), dir.path().to_owned());
     let system = named("postgresql-2pc", &place).unwrap();
     if let Some(why) = system.missing() {
         return super::skipped(&why);

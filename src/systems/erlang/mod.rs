@@ -157,7 +157,7 @@ impl System for Erlang {
             servers.add(*node, self.line(*node, &addrs), self.place.dir.join(format!("node-{node}")));
             callers.insert(*node, Arc::new(Caller::new(&format!("http://{addr}:{}", PORTS.1))?));
         }
-        servers.start_all()?;
+        servers.start_all().await?;
         let (whose, whole) = (Arc::default(), AtomicBool::new(false));
         let rival = Rival { servers, api: ErlangApi { callers, setup: self.setup, whose, whole } }.whole().await?;
         // From now on a node that comes back may find others cut off.
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn whether_partitions_may_overlap_is_said_to_otp() {
-        let place = Place { program: "quorate".into(), dir: "a place".into(), net: None };
+        let place = Place::new("quorate".into(), "a place".into());
         for prevent_overlap in [true, false] {
             let setup = Setup { registry: Registry::Global, prevent_overlap, redial: false };
             let erlang = Erlang::new("erlang-global", setup, &place);

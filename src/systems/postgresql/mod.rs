@@ -173,7 +173,7 @@ impl System for PostgreSql {
             inits.spawn_blocking(move || init(&bin, &data, user));
         }
         inits.join_all().await.into_iter().collect::<anyhow::Result<()>>()?;
-        servers.start_all()?;
+        servers.start_all().await?;
         let mut api =
             PostgreSqlApi { at: BTreeMap::new(), databases, sweeps: JoinSet::new(), version: OnceLock::new() };
         for node in &nodes {

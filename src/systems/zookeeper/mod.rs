@@ -111,7 +111,7 @@ impl System for ZooKeeper {
             let views = tokio::sync::Mutex::new(Session::new(at[0]));
             seen.insert(*node, Server { addr: at[0], views, version: Mutex::default() });
         }
-        servers.start_all()?;
+        servers.start_all().await?;
         Ok(Box::new(
             Rival { servers, api: ZooKeeperApi { servers: seen, versions: Versions::default() } }.whole().await?,
         ))
