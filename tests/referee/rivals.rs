@@ -188,6 +188,8 @@ async fn a_coordinator_that_dies_between_the_phases_blocks_its_name_until_it_is_
         Err(why) => return super::skipped(&format!("{why:#}")),
     };
     let mut blocked = None;
+    // How long it is left alone: less after it was through, more after it had not got far. The time between is where it is to die.
+    let mut alone = Duration::from_millis(20);
     for attempt in 0..200 {
         let name = format!("name-{attempt}");
         let (mut first, mut second) = (running.client(dies), running.client(other));
@@ -195,7 +197,7 @@ async fn a_coordinator_that_dies_between_the_phases_blocks_its_name_until_it_is_
             let name = name.clone();
             tokio::spawn(async move { register(&mut *first, &name, "first").await })
         };
-        tokio::time::sleep(Duration::from_micros(500 * (attempt % 20))).await;
+        tokio::time::sleep(alone).await;
         running.kill(dies).await.unwrap();
         assert!(matches!(call.await.unwrap(), Completion::Ok(_) | Completion::Info(_)));
         // Nobody holds it, as far as can be seen, and nobody can have it.
@@ -203,6 +205,10 @@ async fn a_coordinator_that_dies_between_the_phases_blocks_its_name_until_it_is_
         if matches!(&refused, Completion::Fail(why) if why.contains("lock timeout")) {
             blocked = Some(name);
             break;
+        }
+        match granted(&refused) {
+            Some(Registered::Granted { .. }) => alone = alone.mul_f64(1.1),
+            _ => alone = alone.mul_f64(0.9),
         }
         running.restart(dies).await.unwrap();
     }
