@@ -1,14 +1,17 @@
 //! The referee, judged.
 
 mod analysis;
+mod campaigns;
 mod checker;
 mod comparison;
 mod controls;
 mod corpus;
 mod filed;
+mod harms;
 mod holding;
 mod logs;
 mod namespaces;
+mod nemesis;
 mod others;
 mod porcupine;
 mod processes;
