@@ -20,6 +20,10 @@ const KEPT: usize = 3;
 const LEASE_TTL_MS: u64 = 3_000;
 const KEEP_PERIOD: Duration = Duration::from_millis(600);
 const KEPT_AFTER: Duration = Duration::from_millis(3_000);
+/// The lease of a name that each node's client keeps alive as a fault begins.
+const LEASH_TTL_MS: u64 = 1_000;
+const LEASH_PERIOD: Duration = Duration::from_millis(250);
+const LEASH_LASTS: Duration = Duration::from_millis(4_000);
 /// A call that surely had no effect is made anew (with a new owner) after this long.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Calls on a fault that lasts are planned for so long.
@@ -84,6 +88,11 @@ impl Contest {
                 contest.register(node, name, fault.at - before, until);
             }
             contest.kept.insert(fault.id, names);
+            if abilities.leases {
+                for node in contest.nodes.clone() {
+                    contest.keep_through(fault.id, node, fault.at - before);
+                }
+            }
         }
         contest
     }
@@ -212,6 +221,23 @@ impl Contest {
             let what = What::KeepAlive { lease: lease.clone(), seen: Vec::new(), result: None };
             self.plan(node, what, keep_at, keep_at + KEEP_PERIOD);
             keep_at += KEEP_PERIOD;
+        }
+    }
+
+    /// One name of each node under a short lease that is kept alive there from before the fault until some way into it, whatever the answers:
+    /// so that a node which promises what it cannot keep has somebody to promise it to.
+    fn keep_through(&mut self, fault: u64, node: NodeId, at: Duration) {
+        let (name, lease) = (format!("leashed-{fault}-{node}"), format!("lease-leashed-{fault}-{node}"));
+        let until = at + LEASH_LASTS;
+        let create = What::CreateLease { lease: lease.clone(), ttl_ms: LEASH_TTL_MS, result: None };
+        self.plan(node, create, at, at + LEASH_PERIOD);
+        let what = self.registration(node, &name, Some(lease.clone()));
+        self.plan(node, what, at + Duration::from_millis(1), at + LEASH_PERIOD);
+        let mut keep_at = at + LEASH_PERIOD;
+        while keep_at < until {
+            let what = What::KeepAlive { lease: lease.clone(), seen: Vec::new(), result: None };
+            self.plan(node, what, keep_at, keep_at + LEASH_PERIOD);
+            keep_at += LEASH_PERIOD;
         }
     }
 

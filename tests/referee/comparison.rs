@@ -46,9 +46,7 @@ impl Run {
         Comparison {
             entrants: self.systems.iter().map(entrant).collect(),
             skipped: Vec::new(),
-            course: Course::Symbolic(
-                Plan::new(&self.faults.parse().unwrap(), self.seconds, self.nodes, self.seed).unwrap(),
-            ),
+            course: Course::Symbolic(plan),
             nodes: self.nodes,
             settings: Settings::default(),
             out: out.to_owned(),

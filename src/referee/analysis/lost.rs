@@ -55,7 +55,7 @@ fn lost_name(story: &Story, grant: &Grant, losses: &mut Losses) {
         return;
     }
     let words = story.last_words(grant.key);
-    if words.is_empty() && story.is_unsettled(Key::Name(grant.key)) {
+    if words.is_empty() && story.ends_with_lease(Key::Name(grant.key)) {
         return;
     }
     if words.is_empty() {
@@ -86,7 +86,7 @@ fn lost_member(story: &Story, grant: &Grant, losses: &mut Losses) {
         return;
     }
     let last = story.last_members(grant.key, grant.owner);
-    if last.is_empty() && story.is_unsettled(Key::Group(grant.key)) {
+    if last.is_empty() && story.ends_with_lease(Key::Group(grant.key)) {
         return;
     }
     if last.is_empty() {

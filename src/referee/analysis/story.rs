@@ -1,6 +1,6 @@
 //! A run, read once and put in order, so that each analysis asks its own question only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::faults::Faults;
 use super::grants::{self, Grant, Grants};
@@ -28,6 +28,8 @@ pub struct Story<'a> {
     /// The nodes among which everything is mended in the end.
     core: Vec<NodeId>,
     last_write: BTreeMap<Key<'a>, u64>,
+    /// Where the last change may be the end of a lease.
+    ends_with_lease: BTreeSet<Key<'a>>,
 }
 
 /// One last word on a name: by a node's view, or by a client's read.
@@ -76,10 +78,25 @@ impl<'a> Story<'a> {
             *last = at.max(*last);
         }
         let core = faults.core(&run.header.nodes);
-        let mut story = Self { run, ops, faults, views, told, names, groups, leases, core, last_write };
+        let mut story = Self {
+            run,
+            ops,
+            faults,
+            views,
+            told,
+            names,
+            groups,
+            leases,
+            core,
+            last_write,
+            ends_with_lease: BTreeSet::new(),
+        };
         for (key, _, until) in story.expiries() {
-            let last = story.last_write.entry(key).or_insert(until);
-            *last = until.max(*last);
+            let last = story.last_write.entry(key).or_insert(0);
+            if until > *last {
+                *last = until;
+                story.ends_with_lease.insert(key);
+            }
         }
         story
     }
@@ -124,10 +141,9 @@ impl<'a> Story<'a> {
         Some(self.last_write.get(&key).copied().unwrap_or(0).max(healed))
     }
 
-    /// Whether something under the key may still have been ending with its lease when the run was over, so that nothing is its last
-    /// word.
-    pub fn is_unsettled(&self, key: Key) -> bool {
-        self.last_write.get(&key).is_some_and(|at| *at > self.run_end())
+    /// Whether the last change of a key may be the end of a lease, which nobody waits for: then there may be no last word on it.
+    pub fn ends_with_lease(&self, key: Key) -> bool {
+        self.ends_with_lease.contains(&key)
     }
 
     /// What is known of a name at the end: the last read or view of every node of the core that began after the last
