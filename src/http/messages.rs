@@ -13,6 +13,7 @@ use super::caller::Caller;
 use super::described::{
     ForwardParam, GroupPath, InboxProblems, NamePath, OwnerPath, PublishProblems, SendProblems, TimeoutParam,
 };
+use super::events::InboxEvent;
 use super::mount::{Incoming, Mount};
 use super::params::Params;
 use super::reply::{Rejection, event_stream, json};
@@ -84,7 +85,7 @@ async fn deliver(
 #[utoipa::path(get, path = "/inbox/{owner}", tag = "messages",
     params(OwnerPath, TimeoutParam),
     responses(
-        (status = 200, description = "The stream: events `message` (LetterBody) and `gap` (GapBody).", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The stream: events `message` (LetterBody) and `gap` (GapBody).", body = InboxEvent, content_type = "text/event-stream"),
         InboxProblems,
     ))]
 pub async fn inbox(State(mount): State<Arc<Mount>>, request: Request) -> Response<Body> {
