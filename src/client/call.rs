@@ -40,6 +40,8 @@ pub struct CallOptions {
     pub consistency: Option<Consistency>,
     /// Queries: wait until the node has applied that much.
     pub min_revision: Option<Revision>,
+    /// Look-ups and lists of `ap`: entries, too, that the node hides.
+    pub include_hidden: bool,
     /// `cp`: whether the node may pass the call on to the leader. If not, the call fails with [`Reason::NotLeader`].
     pub forward: bool,
 }
@@ -52,6 +54,7 @@ impl Default for CallOptions {
             acks: None,
             consistency: None,
             min_revision: None,
+            include_hidden: false,
             forward: true,
         }
     }
