@@ -40,6 +40,7 @@ impl Run {
     }
 
     fn comparison(&self, out: &Path) -> Comparison {
+        let plan = Plan::new(&self.faults.parse().unwrap(), self.seconds, self.nodes, self.seed).unwrap();
         let mut place = Place::new(env!("CARGO_BIN_EXE_quorate").into(), out.to_owned());
         place.clocks = clocks::library().filter(|_| self.faults.contains("skew"));
         let entrant = |name: &&str| Entrant { system: named(name, &place).unwrap(), decides: is_ours(name) };
