@@ -32,7 +32,7 @@ async fn cp_that_acknowledges_before_replication_is_convicted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cp_whose_deposed_leader_keeps_leases_alive_is_convicted() {
-    convicts(run(&["cp-keeps-alive-alone"], "isolate-leader", 7), &["no-early-expiry", "one-certain-owner"]).await;
+    convicts(run(&["cp-keeps-alive-alone"], "pause", 7), &["no-early-expiry", "one-certain-owner"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
