@@ -1,14 +1,20 @@
 //! The referee, judged.
 
 mod analysis;
+mod campaigns;
 mod checker;
 mod comparison;
 mod controls;
 mod corpus;
 mod filed;
+<<<<<<< HEAD
 mod holding;
+=======
+mod harms;
+>>>>>>> main
 mod logs;
 mod namespaces;
+mod nemesis;
 mod others;
 mod porcupine;
 mod processes;
