@@ -40,16 +40,9 @@ impl Run {
     }
 
     fn comparison(&self, out: &Path) -> Comparison {
-<<<<<<< HEAD
         let plan = Plan::new(&self.faults.parse().unwrap(), self.seconds, self.nodes, self.seed).unwrap();
         let mut place = Place::new(env!("CARGO_BIN_EXE_quorate").into(), out.to_owned());
-        if self.faults.contains("skew") {
-            place.clocks = clocks::library();
-        }
-=======
-        let mut place = Place::new(env!("CARGO_BIN_EXE_quorate").into(), out.to_owned());
         place.clocks = clocks::library().filter(|_| self.faults.contains("skew"));
->>>>>>> main
         let entrant = |name: &&str| Entrant { system: named(name, &place).unwrap(), decides: is_ours(name) };
         Comparison {
             entrants: self.systems.iter().map(entrant).collect(),

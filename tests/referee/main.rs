@@ -7,11 +7,8 @@ mod comparison;
 mod controls;
 mod corpus;
 mod filed;
-<<<<<<< HEAD
-mod holding;
-=======
 mod harms;
->>>>>>> main
+mod holding;
 mod logs;
 mod namespaces;
 mod nemesis;
