@@ -228,8 +228,8 @@ impl Core {
         self.serving
     }
 
-    /// Answers from what this node has applied.
-    pub fn query(&self, query: &Query, now: Now) -> Answer {
+    /// Answers from what this node has applied, what it hides included or not.
+    pub fn query(&self, query: &Query, include_hidden: bool, now: Now) -> Answer {
         match query {
             Query::Lease { lease, page } => self.lease_status(lease, page, now),
             Query::Leases { page } => self.leases(page),
@@ -237,7 +237,7 @@ impl Core {
             | Query::Names { .. }
             | Query::Membership { .. }
             | Query::Members { .. }
-            | Query::Groups { .. } => view::query(&self.map.grants, query),
+            | Query::Groups { .. } => view::query(&self.map.grants, query, include_hidden),
         }
     }
 

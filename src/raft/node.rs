@@ -390,7 +390,7 @@ impl RaftNode {
 
     /// The whole table, as new as this call, for a file.
     pub async fn backup(&self, deadline: std::time::Instant) -> Result<Backup, Reason> {
-        let call = QueryCall { deadline, consistency: Consistency::Linearizable, forward: true, min_revision: None };
+        let call = QueryCall::new(deadline, Consistency::Linearizable);
         self.registry.catch_up(Proof::Majority, &call).await?;
         let table = self.registry.view.now().table.clone();
         let revision = table.revision();

@@ -263,7 +263,6 @@ impl Registry for RaftRegistry {
     }
 
     async fn ready(&self, deadline: StdInstant) -> Result<(), Reason> {
-        let consistency = Consistency::Linearizable;
-        self.catch_up(Proof::Majority, &QueryCall { deadline, consistency, forward: true, min_revision: None }).await
+        self.catch_up(Proof::Majority, &QueryCall::new(deadline, Consistency::Linearizable)).await
     }
 }

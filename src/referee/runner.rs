@@ -83,7 +83,7 @@ pub async fn run(
         concurrency: (scene.running.nodes().len()
             * (settings.clients_per_node + 1 + usize::from(system.abilities().leases))) as u64,
     };
-    let facts = scene.running.facts();
+    let facts = scene.running.facts().await;
     let events = scene.recorder.take();
     tell("stopping");
     // All tasks have ended, so that nobody else holds it; were it otherwise, dropping it ends the system too.
@@ -114,7 +114,11 @@ fn scene(running: Box<dyn Running>, abilities: Abilities, course: &Course, setti
         }
         calm_since = calm_since.max(times.until.unwrap_or(times.at));
     }
-    let contest = Contest::new(running.nodes(), abilities, &ahead);
+    // Contests are about names: without them there is nobody to make them.
+    let contest = match abilities.names {
+        true => Contest::new(running.nodes(), abilities, &ahead),
+        false => Contest::new(Vec::new(), abilities, &[]),
+    };
     let generator = Generator::new(course.seed(), abilities);
     Scene::new(running, settings, generator, contest, course.seed())
 }

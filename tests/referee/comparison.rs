@@ -13,7 +13,7 @@ use quorate::systems::{Place, clocks, is_ours, named};
 use tokio::sync::{Mutex, watch};
 
 /// One comparison at a time: each has a machine's worth of processes.
-static TURN: Mutex<()> = Mutex::const_new(());
+pub static TURN: Mutex<()> = Mutex::const_new(());
 
 pub struct Run {
     pub systems: &'static [&'static str],

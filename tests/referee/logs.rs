@@ -14,7 +14,8 @@ pub const CP: Promises = Promises { converges: false, ..Promises::LINEARIZABLE }
 pub const AP: Promises = Promises { available: true, converges: true, records: true, ..Promises::NONE };
 
 /// Of systems that have names, groups and conflicts alone.
-pub const PLAIN: Abilities = Abilities { groups: true, tokens: false, leases: false, watch: false, conflicts: true };
+pub const PLAIN: Abilities =
+    Abilities { names: true, groups: true, tokens: false, leases: false, watch: false, conflicts: true };
 
 /// The two sides that most histories here are cut into.
 pub const LEFT: [u64; 2] = [1, 2];

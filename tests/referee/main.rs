@@ -16,6 +16,7 @@ mod others;
 mod porcupine;
 mod processes;
 mod report;
+mod rivals;
 mod runner;
 mod sides;
 mod synthetic;

@@ -83,17 +83,21 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
         let Answer { verdict, detail, evidence } = answer;
         list.push(Promise { id, title, promised, verdict, detail, evidence });
     };
-    add("linearizable-names", "Names are linearizable", promises.linearizable, linearizable(&found.names, "name"));
-    add("linearizable-groups", "Groups are linearizable", promises.linearizable, linearizable(&found.groups, "group"));
+    let abilities = story.run.abilities;
+    if abilities.names {
+        add("linearizable-names", "Names are linearizable", promises.linearizable, linearizable(&found.names, "name"));
+    }
+    if abilities.groups {
+        let groups = linearizable(&found.groups, "group");
+        add("linearizable-groups", "Groups are linearizable", promises.linearizable, groups);
+    }
     add("linearizable-writes", "Writes are linearizable", promises.one_order, linearizable(&found.writes, "key"));
-    add("one-owner", "Never two owners at once", promises.one_order, one_owner(found));
-    let Abilities { groups, tokens, leases, watch, conflicts } = story.run.abilities;
-    add(
-        "one-certain-owner",
-        "Never two owners who can be certain",
-        promises.one_order,
-        holding::one_certain_owner(found),
-    );
+    let Abilities { names, groups, tokens, leases, watch, conflicts } = abilities;
+    if names {
+        add("one-owner", "Never two owners at once", promises.one_order, one_owner(found));
+        let title = "Never two owners who can be certain";
+        add("one-certain-owner", title, promises.one_order, holding::one_certain_owner(found));
+    }
     if tokens {
         add("tokens-rise", "Tokens rise from grant to grant", promises.one_order, holding::tokens_rise(found));
     }
@@ -121,7 +125,7 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
     add("nothing-lost", "Nothing acknowledged is lost", keeps, nothing_lost(found));
     add("nothing-resurrected", "Nothing ended comes back", keeps, nothing_resurrected(found));
     let cuts = story.faults.all.iter().any(|fault| !fault.cut.is_empty());
-    if promises.one_order && story.faults.all.iter().any(|fault| leaves_minority(story, fault)) {
+    if promises.majority && story.faults.all.iter().any(|fault| leaves_minority(story, fault)) {
         add("minority-refuses", "The minority side refuses writes", true, minority_refuses(story));
     }
     if promises.majority && story.faults.all.iter().any(|fault| leaves_majority(story, fault)) {
