@@ -4,40 +4,32 @@
 //! arrive after the link is mended if the connection still stands, datagrams vanish.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Cursor};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
 
 use super::datagram::{DatagramHub, Datagrams};
 use super::expelled::Expelled;
 use super::fault::{Direction, FaultTable};
-use super::frame::{self, HELLO_LEN_MAX, Hello, Welcome};
+use super::frame::{self, Hello, Welcome};
 use super::link::{Link, LinkReader, LinkWriter};
 use super::mutual::{PeerTls, Shown, distrust, name_of};
 use super::seal::{self, ClusterKeys, Seals};
 use super::strangers::{Noted, Strangers};
-use super::wire::{Arrival, ReadHalf, StreamListener, Wire, WriteHalf};
+use super::welcome;
+use super::wire::{ReadHalf, Wire, WriteHalf};
 use crate::model::ident::NodeId;
 
 pub use super::frame::{About, Identity, Purpose};
 
-/// How long a stranger may take to say who it is.
-const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 /// Connections accepted and not yet taken by their part. More wait in the kernel.
 const ACCEPT_QUEUE_LEN_MAX: usize = 64;
-/// Handshakes of peers, or of strangers, under way at once; more connections are closed. A node of a large cluster that has just
-/// started has about a hundred.
-const HANDSHAKES_MAX: usize = 512;
-/// How TLS begins to shake hands.
-const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
 /// Ids whose refusals are remembered: a stranger may claim any.
 const REFUSALS_LEN_MAX: usize = 1_024;
 
@@ -47,22 +39,23 @@ pub struct Links {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    identity: Identity,
+/// What all clones share.
+pub(super) struct Shared {
+    pub(super) identity: Identity,
     wire: Arc<dyn Wire>,
-    faults: FaultTable,
+    pub(super) faults: FaultTable,
     expelled: Expelled,
     /// What a peer has said when it told this node that it was removed.
     removed: watch::Sender<Option<String>>,
     at: SocketAddr,
-    hub: Arc<DatagramHub>,
-    takers: watch::Sender<HashMap<Purpose, mpsc::Sender<Link>>>,
+    pub(super) hub: Arc<DatagramHub>,
+    pub(super) takers: watch::Sender<HashMap<Purpose, mpsc::Sender<Link>>>,
     refusals: Mutex<BTreeMap<NodeId, String>>,
     /// What this node and its peers say of themselves.
     about: Mutex<BTreeMap<NodeId, About>>,
     gate: OnceLock<Gate>,
-    tls: Option<Arc<ArcSwap<PeerTls>>>,
-    strangers: Strangers,
+    pub(super) tls: Option<Arc<ArcSwap<PeerTls>>>,
+    pub(super) strangers: Strangers,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -131,7 +124,7 @@ impl Links {
             strangers: Strangers::default(),
             tasks: Mutex::default(),
         });
-        let accepting = tokio::spawn(accept_all(shared.clone(), bound.streams)).abort_handle();
+        let accepting = tokio::spawn(welcome::accept_all(shared.clone(), bound.streams)).abort_handle();
         let receiving = tokio::spawn(hub.receive_all()).abort_handle();
         shared.tasks.lock().expect("no panic while held").extend([accepting, receiving]);
         let links = Self { shared };
@@ -257,35 +250,35 @@ impl Links {
 }
 
 impl Shared {
-    fn own_about(&self) -> About {
+    pub(super) fn own_about(&self) -> About {
         self.about.lock().expect("no panic while held").get(&self.identity.node).cloned().unwrap_or_default()
     }
 
-    fn note_about(&self, node: NodeId, about: About) {
+    pub(super) fn note_about(&self, node: NodeId, about: About) {
         self.about.lock().expect("no panic while held").insert(node, about);
     }
 
-    fn reader(&self, peer: NodeId, reader: ReadHalf) -> LinkReader {
+    pub(super) fn reader(&self, peer: NodeId, reader: ReadHalf) -> LinkReader {
         LinkReader::new(peer, reader, self.faults.clone(), self.expelled.clone())
     }
 
-    fn writer(&self, peer: NodeId, writer: WriteHalf) -> LinkWriter {
+    pub(super) fn writer(&self, peer: NodeId, writer: WriteHalf) -> LinkWriter {
         LinkWriter::new(peer, writer, self.faults.clone(), self.expelled.clone())
     }
 
     /// One line for both operators, if the node was removed.
-    fn removal(&self, node: NodeId) -> Option<String> {
+    pub(super) fn removal(&self, node: NodeId) -> Option<String> {
         self.expelled.contains(node).then(|| {
             format!("node {node} was removed from this cluster, which is final: start it anew, under a new id and with an empty --data")
         })
     }
 
-    fn gate_refusal(&self, peer: NodeId, about: &About) -> Option<String> {
+    pub(super) fn gate_refusal(&self, peer: NodeId, about: &About) -> Option<String> {
         self.gate.get()?(peer, about)
     }
 
     /// Where TLS is asked for, a peer is who its certificate says.
-    fn certificate_refusal(&self, peer: NodeId, shown: Option<&Shown>) -> Option<String> {
+    pub(super) fn certificate_refusal(&self, peer: NodeId, shown: Option<&Shown>) -> Option<String> {
         if shown?.is_of(peer) {
             return None;
         }
@@ -321,7 +314,7 @@ impl Shared {
     }
 
     /// Says it once, not at every redial.
-    fn note_refusal(&self, peer: NodeId, why: &str) {
+    pub(super) fn note_refusal(&self, peer: NodeId, why: &str) {
         let mut refusals = self.refusals.lock().expect("no panic while held");
         if refusals.len() >= REFUSALS_LEN_MAX && !refusals.contains_key(&peer) {
             return;
@@ -333,116 +326,8 @@ impl Shared {
     }
 }
 
-async fn accept_all(shared: Arc<Shared>, mut streams: Box<dyn StreamListener>) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    loop {
-        match streams.accept().await {
-            Ok(arrival) => {
-                let Ok(room) = handshakes.clone().try_acquire_owned() else { continue };
-                let shared = shared.clone();
-                tokio::spawn(async move {
-                    match timeout(HELLO_PATIENCE, welcome(&shared, arrival)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(e)) => tracing::debug!("a connection came to nothing: {e}"),
-                        Err(_) => tracing::debug!("a connection said nothing in time"),
-                    }
-                    drop(room);
-                });
-            }
-            // Out of descriptors, most likely: others have to close first.
-            Err(e) => {
-                tracing::warn!("cannot accept a connection: {e}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn welcome(shared: &Shared, Arrival { reader, writer, from }: Arrival) -> io::Result<()> {
-    let (shown, mut reader, mut writer) = match &shared.tls {
-        None => (None, reader, writer),
-        Some(tls) => {
-            let mut reader = reader;
-            let mut first = [0; TLS_HANDSHAKE.len()];
-            reader.read_exact(&mut first).await?;
-            let reader = Box::new(Cursor::new(first).chain(reader));
-            if first != TLS_HANDSHAKE {
-                return refuse_in_the_clear(shared, reader, writer, from).await;
-            }
-            match tls.load_full().accept((reader, writer)).await {
-                Ok((shown, reader, writer)) => (Some(shown), reader, writer),
-                Err(e) => {
-                    // A dialler that does not believe us may be gone before it has said why.
-                    let why = match distrust(&e) {
-                        Some(why) => format!("no mutual TLS with it: {why}"),
-                        None => format!("it broke off the TLS handshake: {e}"),
-                    };
-                    shared.strangers.refused(from, &why);
-                    return Err(e);
-                }
-            }
-        }
-    };
-    let mut buffer = BytesMut::with_capacity(HELLO_LEN_MAX);
-    let hello = match frame::read(&mut reader, &mut buffer, HELLO_LEN_MAX).await {
-        Ok(hello) => frame::from_payload::<Hello>(&hello)?,
-        Err(e) => {
-            if shared.tls.is_none() && buffer.starts_with(&TLS_HANDSHAKE) {
-                let why = "it speaks TLS, and this node does not: start all nodes with --peer-cert, or none";
-                shared.strangers.refused(from, why);
-            }
-            return Err(e);
-        }
-    };
-    let peer = hello.from.node;
-    let me = &shared.identity;
-    // Who it is comes first: only then is what it says worth anything.
-    let foreign = shared.certificate_refusal(peer, shown.as_ref());
-    // Nothing about another cluster's node is known here, whatever its id.
-    let unfit = foreign.or_else(|| hello.refusal(me));
-    let removal = if unfit.is_none() { shared.removal(peer) } else { None };
-    let removed = removal.is_some();
-    if let Some(why) = unfit.or(removal).or_else(|| shared.gate_refusal(peer, &hello.about)) {
-        shared.note_refusal(peer, &why);
-        return send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why, removed })).await;
-    }
-    // Before anything is waited for: of two lives of a peer, the later one is to be named last.
-    shared.hub.named(peer, hello.from.run);
-    // The first packet would not have come through, nor the answer gone back.
-    shared.faults.mended(peer, &[Direction::Incoming, Direction::Outgoing]).await;
-    // A node that is still starting is waited for: whoever dialled brings a deadline.
-    let mut takers = shared.takers.subscribe();
-    let waiting = takers.wait_for(|takers| takers.contains_key(&hello.purpose)).await;
-    let Some(taker) = waiting.ok().and_then(|takers| takers.get(&hello.purpose).cloned()) else { return Ok(()) };
-    shared.note_about(peer, hello.about);
-    let accepted = Welcome::Accepted { run: me.run, about: shared.own_about() };
-    send_whole(&mut writer, &frame::to_payload(&accepted)).await?;
-    let link = Link {
-        peer,
-        peer_run: hello.from.run,
-        reader: shared.reader(peer, reader).with_buffer(buffer),
-        writer: shared.writer(peer, writer),
-    };
-    let _ = taker.send(link).await;
-    Ok(())
-}
-
-/// Tells a node without TLS why it is not let in, in the only way that it understands.
-async fn refuse_in_the_clear(
-    shared: &Shared,
-    mut reader: ReadHalf,
-    mut writer: WriteHalf,
-    from: SocketAddr,
-) -> io::Result<()> {
-    shared.strangers.refused(from, "it does not speak TLS: start all nodes with --peer-cert, or none");
-    // Read to its end: a connection that is closed with bytes unread is reset, and our answer might be lost.
-    frame::read(&mut reader, &mut BytesMut::new(), HELLO_LEN_MAX).await?;
-    let me = shared.identity.node;
-    let why = format!("node {me} speaks TLS with its peers: start all nodes with --peer-cert, or none");
-    send_whole(&mut writer, &frame::to_payload(&Welcome::Refused { why, removed: false })).await
-}
-
-async fn send_whole(writer: &mut WriteHalf, payload: &[u8]) -> io::Result<()> {
+/// Sends one frame over a connection that is no link yet.
+pub(super) async fn send_whole(writer: &mut WriteHalf, payload: &[u8]) -> io::Result<()> {
     let mut out = BytesMut::new();
     frame::encode(payload, &mut out);
     writer.write_all(&out).await?;

@@ -3,11 +3,13 @@
 //! [`clock`] tells the time. [`wire`] is the bare network (the real one; a simulated one can stand in). [`frame`] is how bytes
 //! are cut into messages, and the handshake. [`fault`] holds the faults in force, [`expelled`] the nodes
 //! that nobody speaks to any more. [`link`] and [`datagram`] are a connection and the datagrams with these, [`links`] puts them together: one node's
-//! connections to its peers, which is all that `gossip` and `raft` use. [`tls`] reads
+//! connections to its peers, which is all that `gossip` and `raft` use; [`welcome`] lets in those that peers open. [`asking`] is many
+//! requests and their answers over one connection. [`tls`] reads
 //! certificates, [`mutual`] makes nodes show them to each other, [`seal`] does for datagrams what TLS does for
 //! streams, [`strangers`] counts who was not let in. [`probe`] asks a peer for a sign of life over them, and
 //! [`pace`] decides what had better go over them together.
 
+pub mod asking;
 pub mod clock;
 pub mod datagram;
 pub mod expelled;
@@ -21,4 +23,5 @@ pub mod probe;
 pub mod seal;
 pub mod strangers;
 pub mod tls;
+mod welcome;
 pub mod wire;

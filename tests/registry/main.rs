@@ -1,5 +1,6 @@
 //! The registry in one process: its model, its protocols, its links.
 
+mod asking;
 #[path = "../server/certificates.rs"]
 mod certificates;
 mod decoders;
