@@ -184,6 +184,21 @@ impl Caller {
         self.plain(Method::GET, &path, None::<&()>, timeout).await
     }
 
+    /// One JSON body posted to a server of another API; status and body of its answer as they came. [`CommandError::Unknown`] only if
+    /// something of the request may have left.
+    pub async fn post(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<(u16, Bytes), CommandError> {
+        let body =
+            serde_json::to_vec(body).map_err(|error| CommandError::NotApplied(Cause::Garbled(error.to_string())))?;
+        let prepared = Prepared { method: Method::POST, path: path.to_owned(), headers: Vec::new(), body };
+        let answered = self.exchange(prepared, &within(timeout)).await?;
+        Ok((answered.status, answered.body))
+    }
+
     /// `path` ends where another parameter may follow.
     async fn plain<T: DeserializeOwned>(
         &self,

@@ -1,19 +1,26 @@
 //! The referee, judged.
 
 mod analysis;
+mod campaigns;
 mod checker;
 mod comparison;
+mod controls;
 mod corpus;
 mod filed;
+mod harms;
+mod holding;
 mod logs;
 mod namespaces;
+mod nemesis;
 mod others;
 mod porcupine;
 mod processes;
 mod report;
+mod rivals;
 mod runner;
 mod sides;
 mod synthetic;
+mod telling;
 mod toys;
 mod weaker;
 
