@@ -9,7 +9,7 @@ use quorate::referee::nemesis::Course;
 use quorate::referee::plan::Plan;
 use quorate::referee::report;
 use quorate::referee::scene::Settings;
-use quorate::systems::{Place, is_ours, named};
+use quorate::systems::{Place, clocks, is_ours, named};
 use tokio::sync::{Mutex, watch};
 
 /// One comparison at a time: each has a machine's worth of processes.
@@ -40,7 +40,8 @@ impl Run {
     }
 
     fn comparison(&self, out: &Path) -> Comparison {
-        let place = Place::new(env!("CARGO_BIN_EXE_quorate").into(), out.to_owned());
+        let mut place = Place::new(env!("CARGO_BIN_EXE_quorate").into(), out.to_owned());
+        place.clocks = clocks::library().filter(|_| self.faults.contains("skew"));
         let entrant = |name: &&str| Entrant { system: named(name, &place).unwrap(), decides: is_ours(name) };
         Comparison {
             entrants: self.systems.iter().map(entrant).collect(),

@@ -1,12 +1,15 @@
 //! The referee, judged.
 
 mod analysis;
+mod campaigns;
 mod checker;
 mod comparison;
 mod corpus;
 mod filed;
+mod harms;
 mod logs;
 mod namespaces;
+mod nemesis;
 mod others;
 mod porcupine;
 mod processes;

@@ -83,7 +83,7 @@ pub fn analyse(run: &Run) -> Findings {
         id: fault.id,
         kind: fault.kind.clone(),
         state: fault.state,
-        detail: fault.detail.clone(),
+        detail: fault.details(),
         from_ms: ms(fault.begin.from),
         to_ms: fault.end.map(|end| ms(end.to)),
         cut: fault.cut.clone(),

@@ -44,6 +44,9 @@ pub struct Promise {
     pub evidence: Vec<String>,
 }
 
+/// The shortest stretch in which some write must have been tried on each side.
+const TRIED_NS: u64 = 1_000_000_000;
+
 pub const EVIDENCE_MAX: usize = 20;
 
 /// What one question came to.
@@ -176,14 +179,21 @@ fn nothing_resurrected(found: &Findings) -> Answer {
     holds(format!("{} looked for at the end, none there", plural(losses.ended_judged, "ended grant")))
 }
 
-/// Whether some node reaches, both ways, fewer than a majority.
+/// Whether some node reaches, both ways, fewer than a majority, for long enough that a write must have been tried there.
 fn leaves_minority(story: &Story, fault: &Fault) -> bool {
     let nodes = &story.run.header.nodes;
     !fault.cut.is_empty()
+        && steady_ns(story, fault).is_none_or(|steady| steady > TRIED_NS)
         && nodes.iter().any(|node| {
             let open = |peer: &u64| !fault.cut.contains(&(*node, *peer)) && !fault.cut.contains(&(*peer, *node));
             nodes.iter().filter(|peer| *peer == node || open(peer)).count() * 2 <= nodes.len()
         })
+}
+
+/// The longest stretch in which it was in force and no other fault came or went. None: it is not certain that it ever was.
+fn steady_ns(story: &Story, fault: &Fault) -> Option<u64> {
+    let steady = || fault.in_force(story.run_end()).map_or(0, |span| story.faults.longest_steady(span));
+    (fault.state == Installed::Installed).then(steady)
 }
 
 /// While no fault comes or goes, nothing that a minority is told can have been agreed on.
@@ -211,7 +221,7 @@ fn minority_refuses(story: &Story) -> Answer {
 /// Whether it was in force for long enough, and left enough nodes, that the others must have elected somebody and gone on.
 fn leaves_majority(story: &Story, fault: &Fault) -> bool {
     let nodes = story.run.header.nodes.len();
-    let long = fault.in_force(story.run_end()).is_none_or(|span| span.len() > ns(story.run.bounds.election));
+    let long = steady_ns(story, fault).is_none_or(|steady| steady > ns(story.run.bounds.election));
     let left = nodes - if fault.stops() { fault.nodes.len() } else { 0 };
     // All links cut: nobody reaches anybody.
     long && left * 2 > nodes && fault.cut.len() < nodes * (nodes - 1)
