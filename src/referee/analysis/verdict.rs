@@ -1,4 +1,8 @@
-//! Promise by promise: kept, broken, or not to be told. The worst one wins.
+//! Promise by promise: kept, broken, or not to be told. The worst one wins. What leases and tokens promise is judged in `holding`, what
+//! watchers and losers are to be told in `telling`. A promise of what the system cannot do at all is not in the list.
+
+mod holding;
+mod telling;
 
 use serde::Serialize;
 
@@ -7,6 +11,7 @@ use super::faults::{Fault, Span, ms, ns};
 use super::linearizable::Linearizability;
 use super::ops::{Op, Outcome};
 use super::story::Story;
+use crate::referee::client::Abilities;
 use crate::referee::history::{ANSWER_DROPPED, Installed, Side, What};
 
 /// In the order from best to worst.
@@ -78,14 +83,49 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
         let Answer { verdict, detail, evidence } = answer;
         list.push(Promise { id, title, promised, verdict, detail, evidence });
     };
-    add("linearizable-names", "Names are linearizable", promises.linearizable, linearizable(&found.names, "name"));
-    add("linearizable-groups", "Groups are linearizable", promises.linearizable, linearizable(&found.groups, "group"));
+    let abilities = story.run.abilities;
+    if abilities.names {
+        add("linearizable-names", "Names are linearizable", promises.linearizable, linearizable(&found.names, "name"));
+    }
+    if abilities.groups {
+        let groups = linearizable(&found.groups, "group");
+        add("linearizable-groups", "Groups are linearizable", promises.linearizable, groups);
+    }
     add("linearizable-writes", "Writes are linearizable", promises.one_order, linearizable(&found.writes, "key"));
-    add("one-owner", "Never two owners at once", promises.one_order, one_owner(found));
+    let Abilities { names, groups, tokens, leases, watch, conflicts } = abilities;
+    if names {
+        add("one-owner", "Never two owners at once", promises.one_order, one_owner(found));
+        let title = "Never two owners who can be certain";
+        add("one-certain-owner", title, promises.one_order, holding::one_certain_owner(found));
+    }
+    if tokens {
+        add("tokens-rise", "Tokens rise from grant to grant", promises.one_order, holding::tokens_rise(found));
+    }
+    if tokens && leases {
+        let title = "A former owner's write is stopped";
+        add("stale-owners-fenced", title, promises.one_order, holding::stale_owners_are_fenced(found));
+    }
+    if leases {
+        let title = "No lease ends before its time";
+        add("no-early-expiry", title, promises.lease_lives, holding::never_early(story, found));
+        let title = "Leases end in time";
+        add("no-late-expiry", title, promises.lease_ends, holding::never_late(found));
+    }
+    if groups {
+        add("no-member-twice", "No member is listed twice", true, telling::no_member_twice(found));
+    }
+    if watch {
+        let title = "A watch tells each change once, in order";
+        add("watch-exact", title, promises.one_order, telling::watch_exact(found));
+    }
+    if watch && !promises.one_order {
+        let title = "A watch tells each change at least once";
+        add("watch-at-least-once", title, true, telling::watch_at_least_once(found));
+    }
     add("nothing-lost", "Nothing acknowledged is lost", keeps, nothing_lost(found));
     add("nothing-resurrected", "Nothing ended comes back", keeps, nothing_resurrected(found));
     let cuts = story.faults.all.iter().any(|fault| !fault.cut.is_empty());
-    if promises.one_order && story.faults.all.iter().any(|fault| leaves_minority(story, fault)) {
+    if promises.majority && story.faults.all.iter().any(|fault| leaves_minority(story, fault)) {
         add("minority-refuses", "The minority side refuses writes", true, minority_refuses(story));
     }
     if promises.majority && story.faults.all.iter().any(|fault| leaves_majority(story, fault)) {
@@ -95,6 +135,9 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
     add("agreement", "All nodes agree after the heal", promises.converges, agreement(story, found));
     if promises.records && cuts {
         add("one-record-per-loser", "One conflict record for each loser", true, one_record(story, found));
+    }
+    if promises.records && conflicts && leases && cuts {
+        add("losers-told", "Every loser is told of its loss", true, telling::losers_are_told(found));
     }
     add("tested", "The run tested what it should", true, tested(story, found));
     list
@@ -370,7 +413,8 @@ fn tested(story: &Story, found: &Findings) -> Answer {
         return holds(format!("{}, no faults", plural(story.ops.len(), "call")));
     }
     let used: std::collections::BTreeSet<&str> = story.ops.iter().map(Op::f).collect();
-    for f in used.into_iter().filter(|_| leave_somebody(story)) {
+    // Once in a life of several seconds each: not in every fault.
+    for f in used.into_iter().filter(|f| leave_somebody(story) && !matches!(*f, "revoke" | "renew")) {
         let in_fault =
             |op: &&Op| op.f() == f && op.outcome == Outcome::Ok && op.side.is_some_and(|side| side != Side::Whole);
         if !story.ops.iter().any(|op| in_fault(&op)) {

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::anomalies::{self, Anomaly};
 use super::data::Run;
 use super::json::{FactLine, SkippedLine, fact_lines, skipped_lines};
 use super::lanes::{self, NameLanes};
@@ -14,9 +15,6 @@ use crate::referee::analysis::linearizable::CounterExample;
 use crate::referee::analysis::story::Story;
 use crate::referee::analysis::verdict::Verdict;
 use crate::referee::history::Side;
-
-/// Anomalies listed per system and kind.
-const ANOMALIES_MAX: usize = 20;
 
 #[derive(Serialize)]
 pub(super) struct Page<'a> {
@@ -74,18 +72,6 @@ struct PromiseLine<'a> {
     verdict: Verdict,
     detail: &'a str,
     evidence: &'a [String],
-}
-
-#[derive(Serialize)]
-struct Anomaly {
-    kind: &'static str,
-    /// A name, or a group: then the timeline has no lane for it.
-    key: String,
-    from: f64,
-    to: f64,
-    text: String,
-    /// Whether it breaks a promise of the system.
-    broken: bool,
 }
 
 pub(super) fn page(judged: &Judged) -> Page<'_> {
@@ -150,7 +136,7 @@ fn system<'a>(run: &'a Run, story: &Story<'a>, found: &'a Findings, wanted: &[St
         divergence,
         heals: found.convergence.heals.iter().map(|heal| (heal.at_ms, heal.agreed_after_ms)).collect(),
         names: lanes::all(story, found, wanted),
-        anomalies: anomalies(run, found),
+        anomalies: anomalies::all(run, found),
         counter_examples: found.names.counter_examples.iter().chain(&found.groups.counter_examples).collect(),
         facts: fact_lines(&run.facts),
     }
@@ -162,65 +148,4 @@ fn availability(found: &Findings) -> Vec<[[usize; 3]; 3]> {
     seconds
         .map(|second| [Side::Whole, Side::Majority, Side::Minority].map(|side| of(second.sides.get(&side))))
         .collect()
-}
-
-fn anomalies(run: &Run, found: &Findings) -> Vec<Anomaly> {
-    let keeps = run.promises.one_order || run.promises.converges;
-    let mut list = Vec::new();
-    let mut duplicates: Vec<_> = found.duplicates.list.iter().collect();
-    duplicates.sort_by(|a, b| (b.to_ms - b.from_ms).total_cmp(&(a.to_ms - a.from_ms)));
-    for dup in duplicates.into_iter().take(ANOMALIES_MAX) {
-        let owners = dup.owners.iter().cloned().collect::<Vec<_>>().join(" and ");
-        let witness = match (dup.seen_by_clients, dup.seen_by_nodes) {
-            (true, true) => "both had been told so, and nodes showed both",
-            (true, false) => "both had been told so",
-            (false, _) => "nodes showed both",
-        };
-        list.push(Anomaly {
-            kind: "two owners",
-            key: dup.name.clone(),
-            from: dup.from_ms,
-            to: dup.to_ms,
-            text: format!("{owners} for {:.0} ms: {witness}", dup.to_ms - dup.from_ms),
-            broken: run.promises.one_order,
-        });
-    }
-    let cases = [
-        ("lost", &found.losses.lost, keeps),
-        ("at risk", &found.losses.at_risk, false),
-        ("came back", &found.losses.resurrected, keeps),
-    ];
-    for (kind, cases, broken) in cases {
-        list.extend(cases.iter().take(ANOMALIES_MAX).map(|case| Anomaly {
-            kind,
-            key: case.key.clone(),
-            from: case.acked_ms,
-            to: case.acked_ms,
-            text: format!("{} (token {}): {}", case.owner, case.token, case.why),
-            broken,
-        }));
-    }
-    for stale in found.stale_reads.list.iter().take(ANOMALIES_MAX) {
-        list.push(Anomaly {
-            kind: "stale read",
-            key: stale.key.clone(),
-            from: stale.at_ms - stale.age_ms,
-            to: stale.at_ms,
-            text: format!("{}, although {:.0} ms before: {}", stale.read, stale.age_ms, stale.superseded_by),
-            broken: run.promises.linearizable,
-        });
-    }
-    let conflicts = &found.conflicts;
-    for line in conflicts.missing.iter().chain(&conflicts.duplicate).chain(&conflicts.wrong).take(ANOMALIES_MAX) {
-        let (key, text) = line.split_once(": ").unwrap_or(("", line));
-        list.push(Anomaly {
-            kind: "conflict record",
-            key: key.to_owned(),
-            from: 0.0,
-            to: 0.0,
-            text: text.to_owned(),
-            broken: run.promises.records,
-        });
-    }
-    list
 }
