@@ -15,7 +15,7 @@ use super::history::{KeptAlive, LeaseMade, Registered, Unregistered, What};
 use crate::model::ident::NodeId;
 
 /// Names that holders compete for at a time.
-const NAMES: u64 = 3;
+const NAMES: u64 = 2;
 /// These make room for others after so long, so that every history of one name stays short.
 const NAMES_LAST: Duration = Duration::from_secs(6);
 /// Times-to-live, one of which each lease has; the shortest is the shortest that there may be.
@@ -24,8 +24,9 @@ const TTLS_MS: [u64; 4] = [1_000, 1_200, 1_500, 2_500];
 const AGAIN: Duration = Duration::from_millis(280);
 const WRITE_PERIOD: Duration = Duration::from_millis(300);
 const RENEW_PERIOD: Duration = Duration::from_millis(1_100);
-/// How long after its lease may have run out a sleeper wakes and writes.
-const SLEEP: Duration = Duration::from_millis(1_600);
+/// How long after its lease may have run out a sleeper wakes and writes; so often, for it has not noticed.
+const SLEEP: Duration = Duration::from_millis(1_200);
+const WAKES: u32 = 3;
 /// Between two lives.
 const REST: Duration = Duration::from_millis(150);
 /// How long nothing is to be done before the holder is asked again.
@@ -230,9 +231,12 @@ impl Holder {
         let lease = life.lease.clone();
         match life.ending {
             Ending::RunOut => {
-                let wakes = life.certain_until + SLEEP;
+                let certain_until = life.certain_until;
                 let held = life.names.iter().filter_map(|claim| Some((claim.key.clone(), claim.token.clone()?)));
-                let asleep = held.map(|(name, token)| (wakes, name, lease.clone(), token));
+                let wake = |nth: u32| certain_until + SLEEP * nth;
+                let asleep = held.flat_map(|(name, token)| {
+                    (1..=WAKES).map(|nth| (wake(nth), name.clone(), lease.clone(), token.clone())).collect::<Vec<_>>()
+                });
                 if self.abilities.tokens {
                     self.sleepers.extend(asleep);
                 }

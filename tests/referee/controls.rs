@@ -30,9 +30,11 @@ async fn cp_that_acknowledges_before_replication_is_convicted() {
     convicts(run(&["cp-ack-early"], "halves", 4), &["linearizable-names", "nothing-lost", "minority-refuses"]).await;
 }
 
+/// The flaw shows only to a keep-alive that reaches the old leader between its waking and its hearing of the new one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "about one run in three convicts; `tests/registry/raft_leases.rs` shows the flaw for sure"]
 async fn cp_whose_deposed_leader_keeps_leases_alive_is_convicted() {
-    convicts(run(&["cp-keeps-alive-alone"], "isolate-leader", 7), &["no-early-expiry", "one-certain-owner"]).await;
+    convicts(run(&["cp-keeps-alive-alone"], "pause", 7), &["no-early-expiry", "one-certain-owner"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

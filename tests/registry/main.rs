@@ -3,6 +3,7 @@
 mod asking;
 #[path = "../server/certificates.rs"]
 mod certificates;
+mod decoders;
 mod gossip;
 mod lease_time;
 mod locked_links;
@@ -15,6 +16,7 @@ mod raft_long;
 mod raft_members;
 mod raft_pinned;
 mod raft_runs;
+mod raft_snapshots;
 mod raft_storage;
 mod raft_watch;
 mod raft_watch_cluster;

@@ -75,7 +75,7 @@ pub fn find(story: &Story) -> Conflicts {
     for (record, nodes) in &by_content {
         judge_record(story, record, nodes, &told, &mut found);
     }
-    in_circles(by_content.keys().copied(), &mut found);
+    in_circles(story, by_content.keys().copied(), &mut found);
     for ((name, token), ids) in by_loser.iter().filter(|(_, ids)| ids.len() > 1) {
         found.duplicate.push(format!("{name}: the grant {token} has {} records: {}", ids.len(), join(ids)));
     }
@@ -84,20 +84,29 @@ pub fn find(story: &Story) -> Conflicts {
     found
 }
 
-/// Whoever won may lose to a third, but nobody to one whom he beat.
-fn in_circles<'a>(records: impl Iterator<Item = &'a Conflict>, found: &mut Conflicts) {
+/// Whoever won may lose to a third, but not to one whom he beat: then nobody has the name.
+fn in_circles<'a>(story: &Story, records: impl Iterator<Item = &'a Conflict>, found: &mut Conflicts) {
     let mut beaten_by: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     for record in records {
         beaten_by.insert((&record.name, &record.loser.1), &record.winner.1);
     }
+    let mut circles: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
     for ((name, loser), winner) in beaten_by.iter().filter(|((_, loser), winner)| loser != *winner) {
         let (mut at, mut steps) = (*winner, 0);
-        while let Some(next) = beaten_by.get(&(*name, at)) {
+        while let Some(next) = beaten_by.get(&(*name, at)).filter(|_| steps <= beaten_by.len()) {
             (at, steps) = (*next, steps + 1);
-            if at == *loser || steps > beaten_by.len() {
-                found.wrong.push(format!("{name}: the grant {loser} lost to {winner}, which lost to it"));
+            if at == *loser {
+                circles.insert(name, (loser, winner));
                 break;
             }
+        }
+    }
+    for (name, (loser, winner)) in circles {
+        let words = story.last_words(name);
+        if !words.is_empty() && words.iter().all(|word| word.owner.is_none()) {
+            found.wrong.push(format!(
+                "{name}: {loser} lost to {winner}, which lost to it, and nobody has the name at the end"
+            ));
         }
     }
 }
