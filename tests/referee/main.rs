@@ -1,6 +1,7 @@
 //! The referee, judged.
 
 mod analysis;
+mod browser;
 mod checker;
 mod comparison;
 mod corpus;
@@ -8,6 +9,7 @@ mod filed;
 mod logs;
 mod namespaces;
 mod others;
+mod page;
 mod porcupine;
 mod processes;
 mod report;

@@ -3,7 +3,9 @@
 //! [`data`] is what comes in; [`judge`] has it analysed once. Then [`mod@table`] is for the terminal, [`json`] for scripts, [`page`] and
 //! [`html`] for people, who also get [`prose`]: what was found, in plain English.
 
+mod anomalies;
 pub mod data;
+mod doubles;
 mod html;
 mod json;
 mod lanes;

@@ -128,7 +128,7 @@ fn losses(found: &Findings) -> Option<String> {
     (!told.is_empty()).then(|| capital(&format!("{}.", told.join("; "))))
 }
 
-fn capital(text: &str) -> String {
+pub(super) fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
