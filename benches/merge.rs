@@ -1,5 +1,6 @@
 //! How long the map of `ap` takes: to apply operations, to give its state away, to take another's in.
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -99,6 +100,8 @@ fn node(names: u64) -> Core {
     let config = CoreConfig {
         run: Run { node: 1, bits: 7 },
         peers: Vec::new(),
+        retired: BTreeSet::new(),
+        entering: false,
         policy: Policy::Oldest,
         down_after_ms: 30_000,
         kept_operations: 200_000,

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -18,12 +18,14 @@ use super::Exit;
 use crate::referee::analysis::verdict::Verdict;
 use crate::referee::compare::{CompareError, Comparison, Entrant, WARNING, compare};
 use crate::referee::environment;
+use crate::referee::kinds::{FaultKind, Faults};
+use crate::referee::nemesis::Course;
+use crate::referee::plan::Plan;
 use crate::referee::report::{self, Judged, data::Fact};
 use crate::referee::runner::RunnerError;
 use crate::referee::scene::Settings;
-use crate::referee::schedule::{Faults, Plan};
-use crate::systems::netns::{self, Network};
-use crate::systems::{self, Place};
+use crate::referee::schedule::Schedule;
+use crate::systems::{self, Place, leftovers, netns};
 
 #[derive(Args, Clone, Debug)]
 pub struct CompareArgs {
@@ -39,9 +41,13 @@ pub struct CompareArgs {
     /// Makes the same workload and the same faults again; drawn at random unless given
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Kinds of fault that take turns, joined by commas: halves, isolate-leader, kill, pause; or none
+    /// Kinds of fault that take turns, joined by commas; none: no fault. There are halves, isolate-leader, ring, bridge, oneway, flap,
+    /// kill, kill-all, pause, skew, loss, delay, drop-response, membership, transfer, disk-full, corrupt, chaos, core-only
     #[arg(long, value_name = "LIST", default_value = "halves")]
     pub faults: Faults,
+    /// Makes the very faults of another run again: its schedule.json
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["faults", "seed", "nodes", "seconds_per_system"])]
+    pub schedule: Option<PathBuf>,
     /// What cuts links: the nodes themselves, on loopback; or, with netns (Linux, root), the kernel, each node in a namespace of its own
     #[arg(long, value_name = "NET", default_value = "loopback", value_parser = parse_net)]
     pub net: Net,
@@ -66,7 +72,7 @@ pub enum Net {
 }
 
 impl Net {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Net::Loopback => "loopback",
             Net::Netns => "netns",
@@ -74,31 +80,26 @@ impl Net {
     }
 }
 
-fn parse_net(text: &str) -> Result<Net, String> {
+pub(super) fn parse_net(text: &str) -> Result<Net, String> {
     let known = [Net::Loopback, Net::Netns].into_iter().find(|net| net.as_str() == text);
     known.ok_or_else(|| format!("{text:?} is no way to cut links; there are loopback and netns"))
 }
 
 /// Runs the comparison, prints the table and the page's path.
 pub fn run(args: CompareArgs) -> anyhow::Result<Exit> {
-    let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    let plan = match Plan::new(&args.faults, args.seconds_per_system, usize::from(args.nodes), seed) {
-        Ok(plan) => plan,
+    let course = match course(&args) {
+        Ok(course) => course,
         Err(why) => return Ok(usage(&why)),
     };
+    let seed = course.seed();
     let started = Timestamp::now();
     let out = args.out.clone().unwrap_or_else(|| {
         PathBuf::from("quorate-runs").join(format!("{}-{seed}", started.strftime("%Y%m%dT%H%M%SZ")))
     });
-    let net = match args.net {
-        Net::Loopback => None,
-        Net::Netns => match netns::missing() {
-            Some(why) => return Ok(usage(&why)),
-            None => Some(Arc::new(network(usize::from(args.nodes))?)),
-        },
-    };
-    let program = std::env::current_exe().context("cannot find this very program")?;
-    let place = Place { program, dir: out.clone(), net };
+    if let Some(why) = netns::missing().filter(|_| args.net == Net::Netns) {
+        return Ok(usage(&why));
+    }
+    let place = place(&out)?.prepared(&kinds(&course), args.net == Net::Netns, nodes(&course))?;
     let entrants = match entrants(&args.systems, &place) {
         Ok(entrants) => entrants,
         Err(why) => return Ok(usage(&why)),
@@ -111,7 +112,7 @@ pub fn run(args: CompareArgs) -> anyhow::Result<Exit> {
     }
     let made = !out.exists();
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-    let done = run_in(&args, plan, entrants, &out, started);
+    let done = run_in(&args, course, entrants, &out, started);
     if made && matches!(&done, Ok(Exit::NotDone)) {
         fs::remove_dir_all(&out).with_context(|| format!("cannot remove {}", out.display()))?;
     }
@@ -121,29 +122,27 @@ pub fn run(args: CompareArgs) -> anyhow::Result<Exit> {
 /// `out` exists. `NotDone`: interrupted, with nothing worth keeping.
 fn run_in(
     args: &CompareArgs,
-    plan: Plan,
+    course: Course,
     entrants: Vec<Entrant>,
     out: &Path,
     started: Timestamp,
 ) -> anyhow::Result<Exit> {
-    let mut facts =
-        environment::facts(out).with_context(|| format!("cannot measure the disk under {}", out.display()))?;
-    let cutter = match args.net {
-        Net::Loopback => "by the nodes themselves, below gossip, Raft and forwarding alike",
-        Net::Netns => "by the kernel: each node in a network namespace of its own, its packets dropped at the receiver",
-    };
-    facts.push(Fact::new("links are cut", cutter));
     let comparison = Comparison {
         entrants,
         skipped: Vec::new(),
         settings: Settings { rate: args.rate, ..Settings::default() },
         out: out.to_owned(),
-        command: command(args, plan.seed),
+        command: command(args, course.seed()),
         started_at: started.to_string(),
-        facts,
-        plan,
+        facts: facts(out, args.net)?,
+        nodes: nodes(&course),
+        course,
     };
-    let progress = Progress::new(comparison.entrants.len(), comparison.plan.length_ms);
+    leftovers::mark(out, &comparison.command).with_context(|| format!("cannot write to {}", out.display()))?;
+    let progress = Progress::new(
+        comparison.entrants.len(),
+        u64::try_from(comparison.course.length().as_millis()).unwrap_or(u64::MAX),
+    );
     let runtime = super::runtime()?;
     let judged = runtime.block_on(async {
         tokio::select! {
@@ -189,10 +188,47 @@ fn run_in(
     })
 }
 
-/// Before there is a thread: the whole process moves.
-fn network(nodes: usize) -> anyhow::Result<Network> {
-    netns::own_network().context("cannot move into a network namespace")?;
-    Network::new(nodes)
+/// What the run is to meet, and how many nodes.
+fn course(args: &CompareArgs) -> Result<Course, String> {
+    if let Some(path) = &args.schedule {
+        let text = fs::read_to_string(path).map_err(|why| format!("cannot read {}: {why}", path.display()))?;
+        let schedule = Schedule::read(&text).map_err(|why| format!("{}: {why}", path.display()))?;
+        return Ok(Course::Resolved(schedule));
+    }
+    let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    Plan::new(&args.faults, args.seconds_per_system, usize::from(args.nodes), seed).map(Course::Symbolic)
+}
+
+fn kinds(course: &Course) -> Vec<FaultKind> {
+    match course {
+        Course::Symbolic(plan) => plan.slots.iter().map(|slot| slot.kind).collect(),
+        Course::Resolved(schedule) => schedule.kinds(),
+    }
+}
+
+fn nodes(course: &Course) -> usize {
+    match course {
+        Course::Symbolic(plan) => plan.nodes,
+        Course::Resolved(schedule) => schedule.nodes.len(),
+    }
+}
+
+/// Systems write below `out`.
+pub(super) fn place(out: &Path) -> anyhow::Result<Place> {
+    let program = std::env::current_exe().context("cannot find this very program")?;
+    Ok(Place::new(program, out.to_owned()))
+}
+
+/// The machine, the disk under `out`, and what cuts links.
+pub(super) fn facts(out: &Path, net: Net) -> anyhow::Result<Vec<Fact>> {
+    let facts = environment::facts(out);
+    let mut facts = facts.with_context(|| format!("cannot measure the disk under {}", out.display()))?;
+    let cutter = match net {
+        Net::Loopback => "by the nodes themselves, below gossip, Raft and forwarding alike",
+        Net::Netns => "by the kernel: each node in a network namespace of its own, its packets dropped at the receiver",
+    };
+    facts.push(Fact::new("links are cut", cutter));
+    Ok(facts)
 }
 
 async fn compare_and_judge(comparison: Comparison, progress: &Progress) -> Result<Judged, CompareError> {
@@ -205,12 +241,12 @@ async fn compare_and_judge(comparison: Comparison, progress: &Progress) -> Resul
     }
 }
 
-fn usage(why: &str) -> Exit {
+pub(super) fn usage(why: &str) -> Exit {
     eprintln!("quorate: {why}");
     Exit::Usage
 }
 
-fn entrants(names: &[String], place: &Place) -> Result<Vec<Entrant>, String> {
+pub(super) fn entrants(names: &[String], place: &Place) -> Result<Vec<Entrant>, String> {
     let mut entrants = Vec::<Entrant>::new();
     for name in names {
         if entrants.iter().any(|other| other.system.name() == name) {
@@ -222,19 +258,19 @@ fn entrants(names: &[String], place: &Place) -> Result<Vec<Entrant>, String> {
 }
 
 fn command(args: &CompareArgs, seed: u64) -> String {
-    format!(
-        "quorate compare --systems {} --nodes {} --seconds-per-system {} --seed {seed} --faults {} --net {} --rate {}",
-        args.systems.join(","),
-        args.nodes,
-        args.seconds_per_system,
-        args.faults,
-        args.net.as_str(),
-        args.rate
-    )
+    let systems = args.systems.join(",");
+    let faults = match &args.schedule {
+        Some(path) => format!("--schedule {}", path.display()),
+        None => format!(
+            "--nodes {} --seconds-per-system {} --seed {seed} --faults {}",
+            args.nodes, args.seconds_per_system, args.faults
+        ),
+    };
+    format!("quorate compare --systems {systems} {faults} --net {} --rate {}", args.net.as_str(), args.rate)
 }
 
 /// Becomes true at SIGINT or SIGTERM.
-fn interrupted() -> watch::Receiver<bool> {
+pub(super) fn interrupted() -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
         super::serve::stop_signal().await;

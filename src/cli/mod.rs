@@ -2,7 +2,9 @@
 
 mod backup;
 mod batch;
+mod campaign;
 pub mod check;
+mod clean;
 mod cluster;
 pub mod compare;
 mod completions;
@@ -14,8 +16,10 @@ mod export;
 mod join;
 mod lease;
 mod lock;
+mod messages;
 mod registry;
 mod render;
+mod render_cluster;
 mod render_watch;
 pub mod serve;
 mod watch;
@@ -56,6 +60,10 @@ struct Cli {
 enum Command {
     /// Runs real systems through the same partitions and shows what each promised and kept
     Compare(compare::CompareArgs),
+    /// Runs many short comparisons and keeps what failed
+    Campaign(campaign::CampaignArgs),
+    /// Removes what a killed comparison left
+    Clean(clean::CleanArgs),
     /// Runs one node
     Serve(Box<crate::node::config::ServeArgs>),
     /// Runs a local cluster to play with; its links can be cut
@@ -69,11 +77,17 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Runs a command while a name is held, and stops it before the name can be somebody else's
     Lock(lock::LockArgs),
+    /// Sends a message to whoever holds a name
+    Send(messages::SendArgs),
+    /// Sends a message to every member of a group
+    Publish(messages::PublishArgs),
+    /// Prints the messages that arrive for an owner, a line each
+    Inbox(messages::InboxArgs),
     /// Carries out many commands in one call
     Batch(batch::BatchArgs),
     /// Lists ap names that two owners had, and who lost
     Conflicts(conflicts::ConflictsArgs),
-    /// Shows the cluster as a server sees it
+    /// Shows the cluster as a server sees it, or changes it
     Cluster(cluster::ClusterArgs),
     /// Prints what a shell needs to complete this command line
     Completions(completions::CompletionsArgs),
@@ -107,6 +121,9 @@ pub fn main() -> ExitCode {
         Command::Registry(command) => registry::run(command),
         Command::Lease(command) => lease::run(command),
         Command::Watch(args) => watch::run(args),
+        Command::Send(args) => messages::send(args),
+        Command::Publish(args) => messages::publish(args),
+        Command::Inbox(args) => messages::inbox(args),
         Command::Batch(args) => batch::run(args),
         Command::Conflicts(args) => conflicts::run(args),
         Command::Cluster(args) => cluster::run(args),
@@ -121,6 +138,8 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => backup::run_restore(args),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Export(args) => export::run(&args),
+        Command::Campaign(args) => campaign::run(args),
+        Command::Clean(args) => Ok(clean::run(&args)),
         Command::Compare(args) => compare::run(args),
     };
     let exit = done.unwrap_or_else(|e| {

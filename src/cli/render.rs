@@ -13,7 +13,8 @@ use crate::model::lease::{KeptAlive, LeaseInfo};
 use crate::model::outcome::{Ended, Outcome, Refusal};
 use crate::model::query::{Answer, Query};
 use crate::registry::{Provenance, Reply};
-use crate::wire::cluster::{ClusterBody, ConflictsBody};
+use crate::wire::cluster::ConflictsBody;
+use crate::wire::message::SentBody;
 use crate::wire::{batch as batch_body, lease as lease_body, write};
 
 /// For whom.
@@ -24,11 +25,11 @@ pub enum Form {
 }
 
 /// A reader that hangs up (`| head`) ends the printing, not the command.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-fn print_json(json: &[u8]) {
+pub(super) fn print_json(json: &[u8]) {
     print(&String::from_utf8_lossy(json));
 }
 
@@ -221,7 +222,8 @@ fn asked(query: &Query) -> &str {
     }
 }
 
-fn refused(refusal: &Refusal, subject: &str, form: Form) -> Exit {
+/// Prints a refusal.
+pub(super) fn refused(refusal: &Refusal, subject: &str, form: Form) -> Exit {
     let problem = write::Problem::refused(refusal, None);
     let row = problem.code.row();
     match (form, problem.current) {
@@ -266,7 +268,7 @@ fn table(entries: &[&Entry]) -> String {
     columns(&head, rows)
 }
 
-fn columns(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn columns(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(head.iter().map(|word| word.to_uppercase()));
     for row in rows {
@@ -310,24 +312,13 @@ pub fn acknowledged(id: &str, form: Form) -> Exit {
     Exit::Yes
 }
 
-/// Prints the cluster.
-pub fn cluster(body: &ClusterBody, form: Form) -> Exit {
-    if form == Form::Json {
-        print_json(&write::bytes(512, body));
-        return Exit::Yes;
+/// Prints how many inboxes have a message.
+pub fn sent(receivers: u64, form: Form) -> Exit {
+    match (form, receivers) {
+        (Form::Json, _) => print_json(&write::bytes(32, &SentBody { receivers })),
+        (Form::Human, 0) => print("sent, and nobody is reading"),
+        (Form::Human, 1) => print("1 inbox has it"),
+        (Form::Human, _) => print(&format!("{receivers} inboxes have it")),
     }
-    let leader = body.leader.map_or("no leader".to_owned(), |id| format!("leader {id}"));
-    print(&format!("cluster {}, seen from node {} ({})", body.cluster, body.node, body.version));
-    print(&format!("cp: {leader}, term {}, applied {} of {} committed", body.term, body.applied, body.committed));
-    print(&format!(
-        "ap: {} names, {} members, {} conflict records, digest {}",
-        body.ap.names, body.ap.members, body.ap.conflicts, body.ap.digest
-    ));
-    let rows = body.nodes.iter().map(|node| {
-        let http = node.http.clone().unwrap_or_default();
-        let refused = node.refused.clone().unwrap_or_default();
-        vec![node.id.to_string(), node.role.clone(), node.state.clone(), node.peer.clone(), http, refused]
-    });
-    print(&columns(&["node", "role", "state", "peer", "http", "refused"], rows));
     Exit::Yes
 }

@@ -2,18 +2,20 @@
 
 use tokio::io::AsyncReadExt;
 
-use super::{Exit, join};
+use super::Exit;
+use super::connect::Misused;
+use super::join::{self, Entrance};
 use crate::node::config::{Config, ServeArgs};
 use crate::node::identity;
 use crate::node::node::Node;
 
 /// Runs a node until SIGINT or SIGTERM, or until it was removed from its cluster.
 pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
-    let (join, votes) = (args.join.clone(), !args.learner);
-    let mut config = match Config::try_from(args) {
-        Ok(config) => config,
-        Err(e) => {
-            eprintln!("quorate: {e}");
+    let understood = Entrance::of(&args.join).and_then(|entrance| Ok((entrance, Config::try_from(args)?)));
+    let (entrance, mut config) = match understood {
+        Ok(understood) => understood,
+        Err(Misused(why)) => {
+            eprintln!("quorate: {why}");
             return Ok(Exit::Usage);
         }
     };
@@ -21,11 +23,11 @@ pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let runtime = super::runtime()?;
     let done = runtime.block_on(async {
         let exit_with_stdin = config.exit_with_stdin;
-        match &join {
+        match &entrance {
             Some(_) if identity::is_taken(&config.data) => {}
-            Some(url) => {
+            Some(entrance) => {
                 let own = config.advertise_peer.clone().unwrap_or_else(|| config.peer.to_string());
-                config.joining = Some(join::learn(url, config.id, &own).await?);
+                config.joining = Some(entrance.learn(config.id, &own).await?);
             }
             None => {}
         }
@@ -34,7 +36,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
             eprintln!("warning: {warning}");
         }
         println!("{}", node.greeting());
-        match &join {
+        match &entrance {
             Some(_) if !node.is_entering() => {
                 println!("note: this node is in its cluster already: --join is not looked at")
             }
@@ -42,8 +44,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<Exit> {
             Some(_) | None => {}
         }
         let entering = async {
-            match join {
-                Some(url) if node.is_entering() => match join::enter(&node, &url, votes).await {
+            match &entrance {
+                Some(entrance) if node.is_entering() => match entrance.enter(&node).await {
                     Ok(()) => std::future::pending().await,
                     Err(why) => why,
                 },

@@ -6,7 +6,7 @@ use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::call::{Caller, CommandError, within};
+use super::call::{Caller, Cause, CommandError, within};
 use super::client::Client;
 use super::error::Error;
 use super::judge;
@@ -82,9 +82,8 @@ impl Caller {
     }
 }
 
-/// Changes of the cluster. Any server takes them, and each may be asked for again without harm. A no that may pass (the cluster is about
-/// another change, a learner has yet to catch up) is waited out until the deadline; whatever is left of it is
-/// [`Cause::Rejected`](super::call::Cause::Rejected).
+/// Changes of the cluster. Any server takes them, and each may be asked for again without harm. The cluster's no is told at once, also one
+/// that may pass (a learner has yet to catch up): [`Error::NotApplied`] with [`Cause::Rejected`].
 impl Client {
     /// Adds a node, as a learner, that its peers reach at HOST:PORT. Its id was never used before.
     pub async fn add_node(&self, id: NodeId, peer: &str) -> Result<MemberBody, Error> {
@@ -116,6 +115,9 @@ impl Client {
         loop {
             let (caller, options) = self.next(&tries);
             let result = caller.change(change.prepared(options.timeout), options.timeout).await;
+            if let Err(CommandError::NotApplied(Cause::Rejected { .. })) = &result {
+                return Ok(result?);
+            }
             if let Some(ended) = tries.end(result).await {
                 return Ok(ended?);
             }

@@ -184,8 +184,7 @@ impl Core {
 
     /// A member that was removed for good drops nothing any more: the lowest live node does, once its time has run out.
     fn drop_for_removed(&mut self, now: Now, effects: &mut Effects) {
-        let removed = |node: NodeId| self.peers.get(&node).is_some_and(|peer| !peer.configured);
-        let runs = self.map.vouches.runs().filter(|run| removed(run.node)).collect::<Vec<_>>();
+        let runs = self.map.vouches.runs().filter(|run| self.is_retired(run.node)).collect::<Vec<_>>();
         if runs.is_empty() || !self.is_lowest_live() {
             return;
         }

@@ -2,12 +2,15 @@
 //!
 //! A grant whose lease nobody vouches for is hidden at once. It is removed only when every member has the Drops that took the last
 //! vouches away, and this node has all that each of them did before it had them: then nobody can hold a vouch that is still on its way.
+//!
+//! A grant without a lease counts while its home does. One whose home was removed for good counts nowhere any more once that has been
+//! out of reach for long enough, and is removed then: nothing waits for a node that does not return.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::ident::{LeaseId, NodeId};
 
-use super::context::Context;
+use super::context::{Context, OpId};
 use super::core::{Core, Effect, Effects, LeaseFlaw, Now};
 use super::message::Message;
 use super::operation::{Operation, Reason};
@@ -16,12 +19,15 @@ use super::operation::{Operation, Reason};
 const REMOVE_LEN_MAX: usize = 10_000;
 /// One round of asking who has what follows another after this long.
 const ROUND_PERIOD_MS: u64 = 500;
+/// How often the grants of homes that were removed for good are looked through.
+const LOOK_PERIOD_MS: u64 = 1_000;
 
 /// A round of making sure that leases have ended everywhere.
 #[derive(Debug, Default)]
 pub struct Cleaning {
     round: Option<Round>,
     next_round_ms: u64,
+    next_look_ms: u64,
 }
 
 #[derive(Debug)]
@@ -35,6 +41,10 @@ struct Round {
 
 impl Core {
     pub(super) fn clean(&mut self, now: Now, effects: &mut Effects) {
+        if now.ms >= self.cleaning.next_look_ms {
+            self.cleaning.next_look_ms = now.ms + LOOK_PERIOD_MS;
+            self.clean_for_retired(now, effects);
+        }
         if self.map.grants.orphaned().is_empty() {
             self.cleaning.round = None;
             return;
@@ -71,13 +81,31 @@ impl Core {
             home == self.node() || (self.is_away(home) && self.is_lowest_live())
         });
         let mine = mine.collect::<Vec<_>>();
-        for grants in mine.chunks(REMOVE_LEN_MAX) {
+        self.remove_all(&mine, Reason::LeaseEnded, now, effects);
+    }
+
+    fn remove_all(&mut self, grants: &[OpId], reason: Reason, now: Now, effects: &mut Effects) {
+        for grants in grants.chunks(REMOVE_LEN_MAX) {
             let stamp = self.next_stamp(now);
-            self.commit(Operation::Remove { stamp, grants: grants.to_vec(), reason: Reason::LeaseEnded });
+            self.commit(Operation::Remove { stamp, grants: grants.to_vec(), reason: reason.clone() });
         }
-        if !mine.is_empty() {
+        if !grants.is_empty() {
             effects.extend([Effect::Pushable, Effect::Advanced]);
         }
+    }
+
+    /// Removes what is hidden here for good. Such grants may come later yet, from a member that was away: then it is done again.
+    fn clean_for_retired(&mut self, now: Now, effects: &mut Effects) {
+        let flawed = self.config.flaws.leases == Some(LeaseFlaw::KeepsRetired);
+        if self.config.retired.is_empty() || flawed || !self.is_lowest_live() {
+            return;
+        }
+        let grants = &self.map.grants;
+        let hidden = |node: NodeId| self.is_retired(node) && grants.lens.hidden.contains(&node);
+        let runs = grants.runs().iter().filter(|(run, _)| hidden(run.node));
+        let gone = runs.flat_map(|(_, granted)| granted.values()).filter(|grant| grant.lease.is_none());
+        let gone = gone.map(|grant| grant.id).collect::<Vec<_>>();
+        self.remove_all(&gone, Reason::Given, now, effects);
     }
 
     /// A push of nothing is answered by what the peer has applied.

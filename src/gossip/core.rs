@@ -5,7 +5,7 @@
 //! [`keeper`](super::keeper), [`keep_alive`](super::keep_alive), [`hearing`](super::hearing), [`adoption`](super::adoption) and
 //! [`cleaning`](super::cleaning), what watchers are told in [`tell`](super::tell).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -68,6 +68,12 @@ pub enum LeaseFlaw {
     RestartRevives,
     /// Of two nodes that meet, one drops its vouch without passing its deadline on.
     ForgetsDeadlines,
+    /// A process counts as soon as there is contact to it, whatever has not come from it yet.
+    CountsOnContact,
+    /// A keeper that does not answer is not asked by way of others.
+    GoesStraight,
+    /// What stands without a lease at a home that was removed for good is left standing.
+    KeepsRetired,
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +81,10 @@ pub struct CoreConfig {
     /// This process's run.
     pub run: Run,
     pub peers: Vec<NodeId>,
+    /// Nodes that were removed from the cluster for good.
+    pub retired: BTreeSet<NodeId>,
+    /// Its cluster has yet to let this node in. Until then nobody would answer it, and so it does not serve.
+    pub entering: bool,
     pub policy: Policy,
     /// How long grants count after their home went out of reach, in milliseconds. Longer than a restart takes.
     pub down_after_ms: u64,
@@ -117,6 +127,11 @@ pub enum Effect {
         id: u64,
         results: KeptResults,
     },
+    /// A peer has answered how long a lease lives.
+    Left {
+        id: u64,
+        left_ms: Option<u64>,
+    },
     /// A peer has answered a question.
     Told {
         from: NodeId,
@@ -145,9 +160,10 @@ pub struct Core {
     pub(super) early: BTreeMap<OpId, Operation>,
     /// What watchers are to be told.
     pub(super) events: Vec<Event>,
-    started_ms: u64,
+    /// Since when its peers are asked for their state. None: they do not know this node yet.
+    asking_since_ms: Option<u64>,
     last_tick_ms: u64,
-    pub(super) serving: bool,
+    serving: bool,
 }
 
 impl Core {
@@ -159,7 +175,7 @@ impl Core {
             log: Log::new(config.kept_operations),
             hlc,
             rng: StdRng::seed_from_u64(config.seed),
-            serving: peers.is_empty(),
+            serving: peers.is_empty() && !config.entering,
             peers,
             sync: Exchange::default(),
             keeper: Keeper::default(),
@@ -169,7 +185,7 @@ impl Core {
             cleaning: Cleaning::default(),
             early: BTreeMap::new(),
             events: Vec::new(),
-            started_ms: now.ms,
+            asking_since_ms: (!config.entering).then_some(now.ms),
             last_tick_ms: now.ms,
             config,
         }
@@ -272,8 +288,23 @@ impl Core {
         self.beat(now, effects);
         self.sync_tick(now, effects);
         self.map.records.tick(now.ms);
-        if now.ms >= self.started_ms + STARTING_MS_MAX {
+        if self.asking_since_ms.is_some_and(|since| now.ms >= since + STARTING_MS_MAX) {
             self.serving = true;
+        }
+    }
+
+    /// Serves if every peer has been asked for its state, as far as it can be.
+    pub(super) fn serve_once_asked(&mut self) {
+        let asked = || self.peers.values().all(|peer| peer.asked || !peer.configured);
+        self.serving |= self.asking_since_ms.is_some() && asked();
+    }
+
+    /// The cluster has let this node in: from now on its peers answer.
+    pub(super) fn enter(&mut self, now: Now) {
+        if self.asking_since_ms.is_none() {
+            self.asking_since_ms = Some(now.ms);
+            // Whoever could not be asked before may answer now.
+            self.peers.values_mut().for_each(|peer| peer.asked &= peer.contact == Contact::Reachable);
         }
     }
 

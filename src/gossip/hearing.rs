@@ -108,11 +108,15 @@ impl Core {
 
     /// Whether this very process answers, and this node has caught up with what it announced.
     pub(super) fn is_present(&self, run: Run) -> bool {
-        run == self.config.run
-            || self
-                .peers
-                .get(&run.node)
-                .is_some_and(|peer| peer.contact == Contact::Reachable && peer.run == Some(run.bits))
+        let Some(peer) = self.peers.get(&run.node) else { return run == self.config.run };
+        self.is_caught_up_with(peer.contact) && peer.run == Some(run.bits)
+    }
+
+    fn is_caught_up_with(&self, contact: Contact) -> bool {
+        match self.config.flaws.leases {
+            Some(LeaseFlaw::CountsOnContact) => contact != Contact::Down,
+            _ => contact == Contact::Reachable,
+        }
     }
 
     /// Lets vouches count, or not: while their process is present, and then until their time has passed since it was last heard of.

@@ -12,7 +12,7 @@ use crate::model::outcome::Refusal;
 use crate::registry::KeepAlive;
 
 use super::context::OpId;
-use super::core::{Core, Effect, Effects, Now};
+use super::core::{Core, Effect, Effects, LeaseFlaw, Now};
 use super::keeper::may_act;
 use super::message::Message;
 use super::peers::Contact;
@@ -20,6 +20,8 @@ use super::vouch::Vouch;
 
 /// How long a node that vouches has for answering, at most; a quarter of the time-to-live if that is less.
 const PATIENCE_MS: u64 = 200;
+/// After this long without an answer it is asked again, by way of others: a bridge may lead there.
+const DETOUR_AFTER_MS: u64 = PATIENCE_MS / 4;
 
 /// One lease of a call, on its way to a node that may vouch for it. The slot is its place in the call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,10 @@ struct Call {
     by: Option<CredentialName>,
     slots: Vec<Slot>,
     waiting: usize,
+    /// Who was asked for what.
+    passed: BTreeMap<NodeId, Vec<Passed>>,
+    /// When those that have not answered are asked again by other ways. None: they have been.
+    detour_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -103,16 +109,17 @@ impl Core {
             effects.extend([Effect::Pushable, Effect::Advanced]);
         }
         let waiting = slots.iter().filter(|slot| matches!(slot, Slot::Waiting { .. })).count();
-        let call = Call { leases: keep.leases.clone(), by: keep.by.clone(), slots, waiting };
+        let (leases, by, detour_ms) = (keep.leases.clone(), keep.by.clone(), Some(now.ms + DETOUR_AFTER_MS));
+        let call = Call { leases, by, slots, waiting, passed, detour_ms };
         if waiting == 0 {
             return Keeping::Done(call.results());
         }
         self.calls.last_id += 1;
         let id = self.calls.last_id;
-        self.calls.pending.insert(id, call);
-        for (to, leases) in passed {
-            effects.push(self.post(to, Message::Keep { id, leases, by: keep.by.clone() }));
+        for (to, leases) in &call.passed {
+            effects.push(self.post(*to, Message::Keep { id, leases: leases.clone(), by: keep.by.clone() }));
         }
+        self.calls.pending.insert(id, call);
         Keeping::Pending(id)
     }
 
@@ -211,8 +218,32 @@ impl Core {
         self.put_back(id, call, effects);
     }
 
+    /// Asks those that have not answered by way of others.
+    fn ask_again(&mut self, now: Now, effects: &mut Effects) {
+        if self.config.flaws.leases == Some(LeaseFlaw::GoesStraight) {
+            return;
+        }
+        let mut again = Vec::new();
+        for (id, call) in &mut self.calls.pending {
+            if call.detour_ms.take_if(|at_ms| *at_ms <= now.ms).is_none() {
+                continue;
+            }
+            for (to, passed) in &call.passed {
+                let waiting = |passed: &&Passed| matches!(call.slots[passed.slot as usize], Slot::Waiting { .. });
+                let leases = passed.iter().filter(waiting).cloned().collect::<Vec<_>>();
+                if !leases.is_empty() {
+                    again.push((*to, Message::Keep { id: *id, leases, by: call.by.clone() }));
+                }
+            }
+        }
+        for (to, message) in again {
+            self.post_by_every_way(to, message, effects);
+        }
+    }
+
     /// Ends the waiting for answers that have not come.
     pub(super) fn keep_alive_tick(&mut self, now: Now, effects: &mut Effects) {
+        self.ask_again(now, effects);
         let due = |call: &Call| call.slots.iter().any(|slot| slot.is_due(now.ms));
         let ids = self.calls.pending.iter().filter(|(_, call)| due(call)).map(|(id, _)| *id).collect::<Vec<_>>();
         if ids.is_empty() {

@@ -14,7 +14,9 @@ use crate::model::query::{Answer, Page};
 use super::commands::Executed;
 use super::context::OpId;
 use super::core::{Core, Effect, Effects, LeaseFlaw, Now};
+use super::message::Message;
 use super::operation::{DropReason, Operation, Reason};
+use super::peers::Contact;
 use super::view;
 use super::vouch::Vouch;
 
@@ -223,13 +225,45 @@ impl Core {
         let more = entries.len() > page.limit;
         entries.truncate(page.limit);
         let next = entries.last().filter(|_| more).map(|last| lease::cursor(&last.holder));
-        let kept = self.keeper.get(lease).map(|kept| kept.deadline_ms.saturating_sub(now.ms));
         Answer::Lease(LeaseStatus {
             info: info(&terms),
-            expires_in_ms: kept.unwrap_or(terms.ttl_ms).min(TTL_MS_MAX),
+            expires_in_ms: self.left(lease, now).min(TTL_MS_MAX),
             entries,
             next,
         })
+    }
+
+    /// How long a lease lives, by this node's own vouch. Of one that others keep: how long it counts here at most if none of them is
+    /// heard of any more.
+    fn left(&self, lease: &LeaseId, now: Now) -> u64 {
+        let vouches = self.map.vouches.of(lease).iter();
+        let mine = self.keeper.get(lease).filter(|kept| self.map.vouches.get(kept.vouch).is_some());
+        mine.map(|kept| kept.deadline_ms.saturating_sub(now.ms)).unwrap_or_else(|| {
+            let until = |vouch: &Arc<Vouch>| {
+                let until_ms = self.hidden_at_ms(vouch.id.run, vouch.ttl_ms).unwrap_or(now.ms + vouch.ttl_ms);
+                until_ms.saturating_sub(now.ms).min(vouch.ttl_ms)
+            };
+            vouches.map(until).max().unwrap_or(0)
+        })
+    }
+
+    /// By this node's own vouch; none: it does not vouch for the lease.
+    pub(super) fn left_here(&mut self, lease: &LeaseId, now: Now) -> Option<u64> {
+        self.kept_here(lease).map(|kept| kept.deadline_ms.saturating_sub(now.ms))
+    }
+
+    /// Asks the nodes in contact that keep a lease how long it still lives; how many are asked. None if it is kept here.
+    pub fn ask_left(&mut self, id: u64, lease: &LeaseId, effects: &mut Effects) -> usize {
+        if self.kept_here(lease).is_some() {
+            return 0;
+        }
+        let keepers = self.map.vouches.of(lease).iter().map(|vouch| vouch.id.run.node);
+        let keepers = keepers.filter(|node| self.contact(*node).is_some_and(|contact| contact != Contact::Down));
+        let keepers = keepers.collect::<BTreeSet<_>>();
+        for node in &keepers {
+            self.post_by_any_way(*node, Message::AskLeft { id, lease: lease.clone() }, effects);
+        }
+        keepers.len()
     }
 
     /// The leases that live at this node's view.

@@ -7,10 +7,12 @@ use crate::model::ident::LeaseId;
 use crate::registry::{CommandFailure, KeepAlive, Reason, Reply};
 
 use super::keep_alive::{Keeping, KeptResults};
-use super::registry::{GossipRegistry, until};
+use super::registry::{GossipRegistry, MARGIN, until};
 
 /// A lease that was created a moment ago, at another node, has this long to become known here.
 const LEASE_PATIENCE: Duration = Duration::from_millis(200);
+/// The nodes that keep a lease have this long to say how long it still lives.
+const LEFT_PATIENCE: Duration = Duration::from_millis(200);
 
 impl GossipRegistry {
     pub(super) async fn keep(&self, keep: KeepAlive, deadline: Instant) -> Result<Reply<KeptResults>, CommandFailure> {
@@ -33,6 +35,21 @@ impl GossipRegistry {
         };
         self.shared.make_durable(stamp).await;
         Ok(self.reply(&self.shared.view(), results))
+    }
+
+    /// How long a lease lives that others keep, by their word. None: it is kept here, or none of them answers in time.
+    pub(super) async fn left_elsewhere(&self, lease: &LeaseId, deadline: Instant) -> Option<u64> {
+        let mut question = self.shared.times.ask();
+        let asked = self.shared.with(|core, _, effects| core.ask_left(question.id, lease, effects));
+        let until = deadline.min(Instant::now() + LEFT_PATIENCE + MARGIN) - MARGIN;
+        let mut left_ms = None;
+        for _ in 0..asked {
+            match question.answer(until.into()).await {
+                Some(word) => left_ms = left_ms.max(word),
+                None => break,
+            }
+        }
+        left_ms
     }
 
     /// Waits until the lease that a command names is known here, as long as it may be on its way.

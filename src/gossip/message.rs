@@ -49,6 +49,10 @@ pub enum Message {
     PassedOn { leases: Vec<LeaseId> },
     /// Which processes the sender has heard of, and when.
     Beats { beats: Vec<Beat> },
+    /// Asks how long a lease still lives that the receiver may vouch for.
+    AskLeft { id: u64, lease: LeaseId },
+    /// In milliseconds; none: the sender does not vouch for it.
+    Left { id: u64, left_ms: Option<u64> },
     /// Asks for all that stands under the keys of a question, with the context.
     Ask { id: u64, query: Query },
     /// `upto`: keys after this one are left out; none: nothing is left out.
@@ -102,6 +106,8 @@ impl Message {
             | Message::PassOn { .. }
             | Message::PassedOn { .. }
             | Message::Beats { .. }
+            | Message::AskLeft { .. }
+            | Message::Left { .. }
             | Message::Ask { .. }
             | Message::Told { .. } => Lane::Operations,
             Message::Relay { message, .. } => message.lane(),

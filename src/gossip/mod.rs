@@ -7,7 +7,7 @@
 //! [`conflicts`] keeps their records. `keeper` has the leases that this node vouches for, [`keep_alive`] what is passed on for others;
 //! [`hearing`] tells which vouches count, `adoption` lets one node vouch in another's place, `cleaning` removes what has ended.
 //! [`view`] shows entries, [`ask`] merges several nodes' answers, [`hlc`] stamps. Around it: [`membership`] detects failures,
-//! [`shell`] runs tasks and timers, [`lane`] keeps one connection, [`registry`] (with `keeping`, of leases) is what callers see, [`node`] starts it all.
+//! [`shell`] runs tasks and timers, [`lane`] keeps one connection, [`registry`] (with `keeping`, of leases, and `waiting`, for peers' answers) is what callers see, [`node`] starts it all.
 //!
 //! Those who watch are served by `watch`, which begins with a `scan` or from a `cursor`: [`tell`] makes events of what the map's [`trail`]
 //! says was done.
@@ -46,6 +46,7 @@ mod text;
 pub mod trail;
 pub mod view;
 pub mod vouch;
+mod waiting;
 mod watch;
 
 pub use self::core::Flaws;

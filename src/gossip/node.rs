@@ -1,6 +1,6 @@
 //! Starting and stopping: a configuration in, a running node out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +41,10 @@ pub struct GossipConfig {
     pub node: NodeId,
     /// Where each node of the cluster is reached, HOST:PORT; this node may be among them.
     pub peers: BTreeMap<NodeId, String>,
+    /// Nodes that were removed from the cluster for good.
+    pub retired: BTreeSet<NodeId>,
+    /// The cluster has yet to let this node in: it serves only once it has been told of that, and has asked its peers.
+    pub entering: bool,
     /// Holds the clock's mark, in `ap/`.
     pub data_dir: PathBuf,
     /// How long grants count after their home went out of reach. Longer than a restart takes.
@@ -62,6 +66,8 @@ impl GossipConfig {
         Self {
             node,
             peers,
+            retired: BTreeSet::new(),
+            entering: false,
             data_dir,
             down_after: Duration::from_secs(30),
             probe: ProbeTiming::default(),
@@ -87,7 +93,6 @@ pub enum StartError {
 pub struct GossipNode {
     pub registry: Arc<GossipRegistry>,
     shared: Arc<Shared>,
-    node: NodeId,
     orders: mpsc::Sender<Order>,
     tasks: Vec<AbortHandle>,
 }
@@ -115,6 +120,8 @@ pub async fn start(config: GossipConfig, links: Links) -> Result<GossipNode, Sta
     let core = CoreConfig {
         run: Run { node: config.node, bits: identity.run },
         peers: peers.keys().copied().collect(),
+        retired: config.retired,
+        entering: config.entering,
         policy,
         down_after_ms: config.down_after.as_millis() as u64,
         kept_operations: KEPT_OPERATIONS,
@@ -127,7 +134,7 @@ pub async fn start(config: GossipConfig, links: Links) -> Result<GossipNode, Sta
     let parts = Parts { core, mark, membership, peers, clock: config.clock, began, links, watching };
     let (shared, orders, tasks) = shell::spawn(parts);
     let registry = Arc::new(GossipRegistry { shared: Arc::clone(&shared) });
-    Ok(GossipNode { registry, shared, node, orders, tasks })
+    Ok(GossipNode { registry, shared, orders, tasks })
 }
 
 impl GossipNode {
@@ -150,11 +157,10 @@ impl GossipNode {
         self.shared.with(|core, now, effects| core.acknowledge(id, now, effects))
     }
 
-    /// Makes these the nodes of the cluster, this one perhaps among them, and where they are reached. A node that was there before and
-    /// is not any more is gone for good: nothing waits for it.
-    pub async fn follow(&self, mut members: BTreeMap<NodeId, String>) {
-        members.remove(&self.node);
-        let _ = self.orders.send(Order::Follow(members)).await;
+    /// Makes these the nodes of the cluster, this one perhaps among them, and where they are reached; these others were removed from it
+    /// for good: nothing waits for them.
+    pub async fn follow(&self, members: BTreeMap<NodeId, String>, retired: BTreeSet<NodeId>) {
+        let _ = self.orders.send(Order::Follow { members, retired }).await;
     }
 
     /// Lets a peer keep the leases that this node keeps, sees what was accepted here through to the live peers, as far as they answer,

@@ -46,7 +46,7 @@ pub struct Peer {
     /// The last number of this node's run that was pushed to it. None: no connection.
     pushed: Option<u64>,
     /// Whether this process has asked it for its state, or knows that it cannot.
-    asked: bool,
+    pub(super) asked: bool,
     /// How many pulls in a row it has left without an answer.
     unanswered: u32,
     /// The node that passes messages on to it, if it is alive and yet does not get through.
@@ -103,11 +103,16 @@ impl Core {
         effects.push(Effect::Confirmed);
     }
 
-    /// Makes these the members of the cluster, beside this node. One that was a member before is gone for good: nothing waits for it
-    /// any more, though its operations stay.
-    pub fn follow(&mut self, members: &BTreeSet<NodeId>, now: Now, effects: &mut Effects) {
-        for node in members {
+    /// Makes these the members of the cluster, this node perhaps among them, and knows of those that were removed for good: nothing waits
+    /// for them any more, though their operations stay.
+    pub fn follow(&mut self, members: &BTreeSet<NodeId>, retired: &BTreeSet<NodeId>, now: Now, effects: &mut Effects) {
+        self.config.retired.extend(retired);
+        let me = self.node();
+        for node in members.iter().filter(|node| **node != me) {
             self.peers.entry(*node).or_insert_with(|| Peer::configured(now.ms)).configured = true;
+        }
+        if members.contains(&me) {
+            self.enter(now);
         }
         let gone = self.peers.iter().filter(|(node, peer)| peer.configured && !members.contains(node));
         for node in gone.map(|(node, _)| *node).collect::<Vec<_>>() {
@@ -117,7 +122,7 @@ impl Core {
                 peer.configured = false;
             }
         }
-        self.serving |= self.peers.values().all(|peer| peer.asked || !peer.configured);
+        self.serve_once_asked();
     }
 
     /// A connection for pushing to the peer stands; `run` is the process at its other end.
@@ -205,20 +210,25 @@ impl Core {
         }
     }
 
-    /// As [`post`](Self::post); to a peer that has left one unanswered, by several ways at once. The answer shows which is open.
+    /// As [`post`](Self::post); to a peer that has left one unanswered, by every way.
     pub(super) fn post_by_any_way(&mut self, to: NodeId, message: Message, effects: &mut Effects) {
-        if self.peers.get(&to).is_some_and(|peer| peer.unanswered > 0) {
-            let straight = |(node, peer): &(&NodeId, &Peer)| {
-                **node != to && peer.contact == Contact::Reachable && peer.via.is_none()
-            };
-            let mut helpers = self.peers.iter().filter(straight).map(|(node, _)| *node).collect::<Vec<_>>();
-            while helpers.len() > HELPERS_MAX {
-                helpers.swap_remove(self.rng.random_range(0..helpers.len()));
-            }
-            for via in helpers {
-                let message = Message::Relay { from: self.node(), to, message: Box::new(message.clone()) };
-                effects.push(Effect::Send { to: via, message });
-            }
+        match self.peers.get(&to).is_some_and(|peer| peer.unanswered > 0) {
+            true => self.post_by_every_way(to, message, effects),
+            false => effects.push(self.post(to, message)),
+        }
+    }
+
+    /// Posts by several ways at once. The answer shows which is open.
+    pub(super) fn post_by_every_way(&mut self, to: NodeId, message: Message, effects: &mut Effects) {
+        let straight =
+            |(node, peer): &(&NodeId, &Peer)| **node != to && peer.contact == Contact::Reachable && peer.via.is_none();
+        let mut helpers = self.peers.iter().filter(straight).map(|(node, _)| *node).collect::<Vec<_>>();
+        while helpers.len() > HELPERS_MAX {
+            helpers.swap_remove(self.rng.random_range(0..helpers.len()));
+        }
+        for via in helpers {
+            let message = Message::Relay { from: self.node(), to, message: Box::new(message.clone()) };
+            effects.push(Effect::Send { to: via, message });
         }
         effects.push(self.post(to, message));
     }
@@ -299,7 +309,12 @@ impl Core {
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.asked = true;
         }
-        self.serving |= self.peers.values().all(|peer| peer.asked || !peer.configured);
+        self.serve_once_asked();
+    }
+
+    /// Whether the node was removed from the cluster for good: nothing new comes of it.
+    pub(super) fn is_retired(&self, node: NodeId) -> bool {
+        self.config.retired.contains(&node)
     }
 
     /// This process stood still for longer than the others wait: they may have given it up without its knowing, and gone on.

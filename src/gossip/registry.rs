@@ -25,7 +25,7 @@ use super::message::Message;
 use super::shell::Shared;
 
 /// An answer has this long to get out before its deadline.
-const MARGIN: Duration = Duration::from_millis(20);
+pub(super) const MARGIN: Duration = Duration::from_millis(20);
 
 /// The `ap` registry of one node.
 pub struct GossipRegistry {
@@ -68,8 +68,16 @@ impl Registry for GossipRegistry {
             | Consistency::Linearizable
             | Consistency::Leader
             | Consistency::Stale => {
+                let left_ms = match &query {
+                    Query::Lease { lease, .. } => self.left_elsewhere(lease, call.deadline).await,
+                    _ => None,
+                };
                 let core = self.shared.view();
-                Ok(self.reply(&core, core.query(&query, self.shared.now())))
+                let mut answer = core.query(&query, self.shared.now());
+                if let (Answer::Lease(status), Some(left_ms)) = (&mut answer, left_ms) {
+                    status.expires_in_ms = left_ms;
+                }
+                Ok(self.reply(&core, answer))
             }
         }
     }
@@ -168,19 +176,17 @@ impl GossipRegistry {
         if peers.len() < others {
             return Err(QueryFailure(Reason::NoQuorum));
         }
-        let (id, mut answers) = self.shared.open_question();
-        // Forgotten however this call ends.
-        let _question = Question { shared: &self.shared, id };
+        let mut question = self.shared.questions.ask();
         for peer in peers {
-            self.shared.send(peer, Message::Ask { id, query: query.clone() });
+            self.shared.send(peer, Message::Ask { id: question.id, query: query.clone() });
         }
         let mut parts: Vec<Part> = Vec::with_capacity(others + 1);
         let patience =
             tokio::time::Instant::from_std(deadline - MARGIN.min(deadline.saturating_duration_since(Instant::now())));
         while parts.len() < others {
-            match tokio::time::timeout_at(patience, answers.recv()).await {
-                Ok(Some(part)) => parts.push(part),
-                Ok(None) | Err(_) => return Err(QueryFailure(Reason::NoQuorum)),
+            match question.answer(patience).await {
+                Some(part) => parts.push(part),
+                None => return Err(QueryFailure(Reason::NoQuorum)),
             }
         }
         let core = self.shared.view();
@@ -193,17 +199,6 @@ impl GossipRegistry {
         let mut reply = self.reply(&core, answer);
         reply.revision = context.revision();
         Ok(reply)
-    }
-}
-
-struct Question<'a> {
-    shared: &'a Shared,
-    id: u64,
-}
-
-impl Drop for Question<'_> {
-    fn drop(&mut self) {
-        self.shared.close_question(self.id);
     }
 }
 

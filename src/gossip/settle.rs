@@ -5,7 +5,7 @@ use crate::model::ident::{ApToken, Name, Owner};
 use crate::model::time::UnixMillis;
 
 use super::context::OpId;
-use super::core::{Core, Effect, Effects, Now};
+use super::core::{Core, Effect, Effects, LeaseFlaw, Now};
 use super::operation::{Defeat, Grant, Operation, Reason};
 use super::peers::Contact;
 
@@ -84,7 +84,8 @@ impl Core {
             None => self.is_reachable(home),
             // Its home may have ended it: while that is being caught up with, nothing is sure.
             Some(lease) => {
-                self.contact(home) != Some(Contact::Returning)
+                let hasty = self.config.flaws.leases == Some(LeaseFlaw::CountsOnContact);
+                (hasty || self.contact(home) != Some(Contact::Returning))
                     && self.map.vouches.of(lease).iter().any(|vouch| self.is_present(vouch.id.run))
             }
         }

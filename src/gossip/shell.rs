@@ -2,7 +2,7 @@
 //!
 //! The core is behind one lock, which is held for microseconds and never across an await. Readers share it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -26,6 +26,7 @@ use super::keep_alive::KeptResults;
 use super::lane::{LaneTask, QUEUE_LEN_MAX};
 use super::membership::{Event, Membership};
 use super::message::{Lane, Message};
+use super::waiting::Waiting;
 
 const TICK: Duration = Duration::from_millis(50);
 /// Orders to membership that wait. It takes each at once; whoever gives one more waits.
@@ -48,9 +49,10 @@ pub struct Shared {
     pub progress_every: Duration,
     /// Whether the node has stopped.
     pub over: watch::Sender<bool>,
-    /// Who waits for answers to which question.
-    questions: Mutex<HashMap<u64, mpsc::UnboundedSender<Part>>>,
-    question_ids: AtomicU64,
+    /// Questions about keys.
+    pub questions: Waiting<Part>,
+    /// Questions about the time that a lease has left, in milliseconds.
+    pub times: Waiting<Option<u64>>,
     /// Who waits for keep-alives that were passed on.
     keeping: Mutex<HashMap<u64, oneshot::Sender<KeptResults>>>,
     states: Mutex<BTreeMap<NodeId, PeerState>>,
@@ -77,8 +79,8 @@ impl Drop for PeerShell {
 
 /// What membership is asked to do.
 pub enum Order {
-    /// From now on these are the peers, and where they are reached.
-    Follow(BTreeMap<NodeId, String>),
+    /// From now on these are the nodes of the cluster, and where they are reached; these others were removed for good.
+    Follow { members: BTreeMap<NodeId, String>, retired: BTreeSet<NodeId> },
     /// Say farewell, and end.
     Leave,
 }
@@ -153,12 +155,8 @@ impl Shared {
                     let _ = caller.send(results);
                 }
             }
-            Effect::Told { id, state, upto, .. } => {
-                let questions = self.questions.lock().expect("no panic while held");
-                if let Some(asker) = questions.get(&id) {
-                    let _ = asker.send((*state, upto));
-                }
-            }
+            Effect::Told { id, state, upto, .. } => self.questions.told(id, (*state, upto)),
+            Effect::Left { id, left_ms } => self.times.told(id, left_ms),
         }
     }
 
@@ -213,18 +211,6 @@ impl Shared {
         };
         let (operations, sync) = (open(Lane::Operations), open(Lane::Sync));
         PeerShell { addr: addr.to_owned(), operations, sync, pushable, alive, lanes }
-    }
-
-    /// Opens a question: answers to it come out at the receiver until it is [closed](Self::close_question).
-    pub fn open_question(&self) -> (u64, mpsc::UnboundedReceiver<Part>) {
-        let id = self.question_ids.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = mpsc::unbounded_channel();
-        self.questions.lock().expect("no panic while held").insert(id, sender);
-        (id, receiver)
-    }
-
-    pub fn close_question(&self, id: u64) {
-        self.questions.lock().expect("no panic while held").remove(&id);
     }
 
     /// Where the results of a call come out whose keep-alives are passed on. To be called before the core's effects are carried out.
@@ -296,8 +282,8 @@ pub fn spawn(parts: Parts) -> (Arc<Shared>, mpsc::Sender<Order>, Vec<AbortHandle
         feed: Feed::new(1, watching.history),
         progress_every: watching.progress_every,
         over: watch::Sender::new(false),
-        questions: Mutex::default(),
-        question_ids: AtomicU64::new(1),
+        questions: Waiting::default(),
+        times: Waiting::default(),
         keeping: Mutex::default(),
         states: Mutex::new(membership.states()),
         mark: Mutex::new(mark),
@@ -381,9 +367,12 @@ async fn run_membership(
             },
             () = sleep_until(due) => membership.tick(shared.now().ms, &mut events),
             Some(order) = orders.recv() => match order {
-                Order::Follow(peers) => {
+                Order::Follow { members, retired } => {
+                    let ids = members.keys().copied().collect();
+                    let mut peers = members;
+                    peers.remove(&links.identity().node);
                     shared.connect(&peers, &links);
-                    shared.with(|core, now, effects| core.follow(&peers.keys().copied().collect(), now, effects));
+                    shared.with(|core, now, effects| core.follow(&ids, &retired, now, effects));
                     membership.follow(peers, shared.now().ms, &mut events);
                 }
                 Order::Leave => {

@@ -102,6 +102,11 @@ impl Core {
             Message::PassOn { leases, adopt } => self.on_pass_on(from, (leases, adopt), now, effects),
             Message::PassedOn { leases } => self.on_passed_on(from, leases, now, effects),
             Message::Beats { beats } => self.on_beats(&beats, now),
+            Message::AskLeft { id, lease } => {
+                let left_ms = self.left_here(&lease, now);
+                effects.push(self.post(from, Message::Left { id, left_ms }));
+            }
+            Message::Left { id, left_ms } => effects.push(Effect::Left { id, left_ms }),
             Message::Ask { id, query } => {
                 let (state, upto) = ask::part(&self.map, &query);
                 effects.push(self.post(from, Message::Told { id, state: Box::new(state), upto }));

@@ -13,11 +13,12 @@ use super::caller::Caller;
 use super::described::{
     ForwardParam, GroupPath, InboxProblems, NamePath, OwnerPath, PublishProblems, SendProblems, TimeoutParam,
 };
+use super::events::InboxEvent;
 use super::mount::{Incoming, Mount};
 use super::params::Params;
 use super::reply::{Rejection, event_stream, json};
 use super::{body, levels, streams};
-use crate::messages::{Address, Delivery, Inbox, MESSAGE_LEN_MAX};
+use crate::messages::{Address, Delivery, Inbox, Letter, MESSAGE_LEN_MAX};
 use crate::model::ident::{Owner, without_space};
 use crate::model::outcome::Refusal;
 use crate::wire::message::{GapBody, LetterBody, MessageBody, SentBody};
@@ -84,7 +85,7 @@ async fn deliver(
 #[utoipa::path(get, path = "/inbox/{owner}", tag = "messages",
     params(OwnerPath, TimeoutParam),
     responses(
-        (status = 200, description = "The stream: events `message` (LetterBody) and `gap` (GapBody).", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The stream: events `message` (LetterBody) and `gap` (GapBody).", body = InboxEvent, content_type = "text/event-stream"),
         InboxProblems,
     ))]
 pub async fn inbox(State(mount): State<Arc<Mount>>, request: Request) -> Response<Body> {
@@ -114,18 +115,19 @@ fn arrivals(inbox: Inbox, caller: Caller) -> impl Stream<Item = Vec<u8>> + Send 
             let event = match inbox.next().await {
                 Delivery::Gap(lost) => sse::event("gap", None, &GapBody { lost }),
                 Delivery::Letter(letter) if !caller.may_read(letter.to.key()) => continue,
-                Delivery::Letter(letter) => {
-                    let (name, group) = match &letter.to {
-                        Address::Name(name) => (Some(name.as_str().into()), None),
-                        Address::Group(group) => (None, Some(group.as_str().into())),
-                    };
-                    let message: &RawValue =
-                        serde_json::from_str(&letter.text).expect("what was parsed at the door is JSON");
-                    let letter = LetterBody { name, group, token: letter.token.to_string(), message };
-                    sse::event("message", None, &letter)
-                }
+                Delivery::Letter(letter) => sse::event("message", None, &letter_body(&letter)),
             };
             return Some((event, (inbox, caller)));
         }
     })
+}
+
+/// What is told of a message that has arrived.
+pub fn letter_body(letter: &Letter) -> LetterBody<'_> {
+    let (name, group) = match &letter.to {
+        Address::Name(name) => (Some(name.as_str().into()), None),
+        Address::Group(group) => (None, Some(group.as_str().into())),
+    };
+    let message: &RawValue = serde_json::from_str(&letter.text).expect("what was parsed at the door is JSON");
+    LetterBody { name, group, token: letter.token.to_string(), message }
 }

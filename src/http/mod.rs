@@ -7,7 +7,7 @@
 //! what came of it into an answer by the table in `wire::status`, with [`rights`] saying what the caller may do and see, and
 //! [`pieces`] making lists of that. [`watch`] answers with what changes and [`messages`] with an inbox: both are streams, of which
 //! [`streams`] allows so many. [`cluster`], [`nodes`] and [`health`] serve the rest. [`openapi`] describes it all, with what
-//! [`described`] has for many routes; [`mod@serve`] serves the connections, with [`patience`] for readers.
+//! [`described`] has for many routes and [`events`] for streams; [`mod@serve`] serves the connections, with [`patience`] for readers.
 
 mod batch;
 mod body;
@@ -17,11 +17,12 @@ mod conditions;
 pub mod credentials;
 mod described;
 mod door;
+mod events;
 mod groups;
 mod health;
 mod leases;
 mod levels;
-mod messages;
+pub mod messages;
 mod mount;
 mod names;
 mod nodes;

@@ -8,8 +8,6 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, Required};
 
 use crate::wire::body::ProblemBody;
-use crate::wire::event::{ChangesBody, PositionBody, StateBody};
-use crate::wire::message::{GapBody, LetterBody};
 
 /// The description of the API, while routes are being added.
 pub struct Document(OpenApi);
@@ -29,12 +27,6 @@ impl Document {
             .build();
         let mut components = Components::new();
         add_schema::<ProblemBody>(&mut components);
-        // Those of a stream's events, which its own description can only name.
-        add_schema::<StateBody>(&mut components);
-        add_schema::<ChangesBody>(&mut components);
-        add_schema::<PositionBody>(&mut components);
-        add_schema::<LetterBody>(&mut components);
-        add_schema::<GapBody>(&mut components);
         Self(OpenApiBuilder::new().info(info).components(Some(components)).build())
     }
 

@@ -13,6 +13,7 @@ use futures_util::stream::{self, Stream};
 
 use super::caller::Caller;
 use super::described::{TimeoutParam, WatchProblems};
+use super::events::WatchEvent;
 use super::mount::Mount;
 use super::params::Params;
 use super::reply::{Rejection, event_stream};
@@ -45,7 +46,7 @@ const FILTER_LEN_MAX: usize = 256;
         ("last-event-id" = Option<String>, Header, description = "Go on after this position, whatever after and initial say; if it is gone, the first event is resync."),
     ),
     responses(
-        (status = 200, description = "The stream: events `state` (StateBody), `change` (ChangesBody), and `synced`, `progress`, `stalled`, `resync`, `overflow` (PositionBody).", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The stream: events `state` (StateBody), `change` (ChangesBody), and `synced`, `progress`, `stalled`, `resync`, `overflow` (PositionBody).", body = WatchEvent, content_type = "text/event-stream"),
         WatchProblems,
     ))]
 pub async fn watch(State(mount): State<Arc<Mount>>, request: Request) -> Response<Body> {

@@ -35,12 +35,8 @@ pub struct ServeArgs {
     /// All nodes of the cluster with their peer addresses, the same list on every node: 1=HOST:PORT,2=HOST:PORT,…
     #[arg(long, env = "QUORATE_CLUSTER", value_name = "LIST")]
     pub cluster: Option<Members>,
-    /// Enters the cluster of the node that serves clients at this URL, under an id and with a data directory that are both new
-    #[arg(long, env = "QUORATE_JOIN", value_name = "URL", conflicts_with = "cluster")]
-    pub join: Option<String>,
-    /// Stays a learner after --join: has everything, and does not vote
-    #[arg(long, env = "QUORATE_LEARNER", requires = "join")]
-    pub learner: bool,
+    #[command(flatten)]
+    pub join: JoinArgs,
     /// The registry that paths without a mode mean
     #[arg(long, env = "QUORATE_MODE", default_value = "cp")]
     pub mode: Mode,
@@ -76,6 +72,49 @@ pub struct ServeArgs {
     /// Plants a flaw (builds with the feature `flaws` alone)
     #[arg(long, hide = true, value_parser = parse_flaw)]
     pub flaw: Vec<Flaw>,
+}
+
+/// The flags of `quorate serve` by which a new node enters a cluster.
+#[derive(Args, Clone, Debug)]
+pub struct JoinArgs {
+    /// Enters the cluster of the node that serves clients at this URL (or of another one in the list, if that does not answer), under
+    /// an id and with a data directory that are both new
+    #[arg(
+        id = "join",
+        long = "join",
+        env = "QUORATE_JOIN",
+        value_name = "URL,…",
+        value_delimiter = ',',
+        conflicts_with = "cluster"
+    )]
+    pub urls: Vec<String>,
+    /// Stays a learner after --join: has everything, and does not vote
+    #[arg(long, env = "QUORATE_LEARNER", requires = "join")]
+    pub learner: bool,
+    /// A file with the token to show when joining, which may change the cluster; or set QUORATE_CREDENTIAL to the token itself
+    #[arg(
+        id = "join_credential",
+        long = "join-credential-file",
+        env = "QUORATE_JOIN_CREDENTIAL_FILE",
+        value_name = "FILE",
+        requires = "join"
+    )]
+    pub credential: Option<PathBuf>,
+    /// The roots (PEM) by which servers at https:// are believed when joining
+    #[arg(
+        id = "join_tls_roots",
+        long = "join-tls-roots",
+        env = "QUORATE_JOIN_TLS_ROOTS",
+        value_name = "FILE",
+        requires = "join"
+    )]
+    pub tls_roots: Option<PathBuf>,
+    /// The certificate (PEM) to show when joining, to servers that ask for one
+    #[arg(id = "join_tls_cert", long = "join-tls-cert", env = "QUORATE_JOIN_TLS_CERT", value_name = "FILE", requires_all = ["join", "join_tls_key"])]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM)
+    #[arg(id = "join_tls_key", long = "join-tls-key", env = "QUORATE_JOIN_TLS_KEY", value_name = "FILE", requires_all = ["join", "join_tls_cert"])]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// How the owners of one `ap` name are ranked after a partition.
@@ -197,6 +236,7 @@ pub struct ConfigError(String);
 impl TryFrom<ServeArgs> for Config {
     type Error = ConfigError;
     fn try_from(args: ServeArgs) -> Result<Self, ConfigError> {
+        let joins = !args.join.urls.is_empty();
         let mut members = args.cluster.map(|members| members.0).unwrap_or_default();
         if !members.is_empty() && !members.contains_key(&args.id) {
             let ids = members.keys().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
@@ -214,7 +254,7 @@ impl TryFrom<ServeArgs> for Config {
             let scheme = if locks.http_tls.is_some() { "https://" } else { "http:// or https://" };
             return Err(ConfigError(format!("--advertise-http {url}: the URL has to begin with {scheme}")));
         }
-        if args.join.is_some() && args.advertise_peer.is_none() && args.peer.ip().is_unspecified() {
+        if joins && args.advertise_peer.is_none() && args.peer.ip().is_unspecified() {
             let detail = format!(
                 "--peer {} is no address to reach this node at: tell the others by --advertise-peer",
                 args.peer
@@ -222,7 +262,7 @@ impl TryFrom<ServeArgs> for Config {
             return Err(ConfigError(detail));
         }
         match &args.advertise_peer {
-            Some(addr) if members.is_empty() && args.join.is_none() => {
+            Some(addr) if members.is_empty() && !joins => {
                 members.insert(args.id, addr.clone());
             }
             Some(addr) if !members.is_empty() && members.get(&args.id) != Some(addr) => {

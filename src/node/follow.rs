@@ -55,7 +55,7 @@ impl Follower {
             self.links.expel(roster.retired.iter().copied());
             let (keeper, kept) = (self.keeper.clone(), roster.clone());
             let _ = tokio::task::spawn_blocking(move || keeper.follow(&kept.members(), &kept.retired)).await;
-            self.gossip.follow(members).await;
+            self.gossip.follow(members, roster.retired.clone()).await;
         }
     }
 }

@@ -104,15 +104,18 @@ impl Node {
         // Alone, or about to join.
         let own = || config.advertise_peer.clone().unwrap_or_else(|| links.local_addr().to_string());
         members.entry(config.id).or_insert_with(own);
-        let entering = persisted.entering;
-        links.expel(persisted.retired.iter().copied());
+        let (entering, retired) = (persisted.entering, persisted.retired.clone());
+        links.expel(retired.iter().copied());
         let keeper = Arc::new(Keeper::new(&config.data, persisted));
         let known = keeper.clone();
         links.guard(Box::new(move |peer, about| known.refusal(peer, about.disk)));
 
         let (raft, gossip) = tokio::try_join!(
             async { Ok::<_, NodeError>(raft::start(raft_config(&config, &members, !entering), links.clone()).await?) },
-            async { Ok::<_, NodeError>(gossip::start(gossip_config(&config, &members), links.clone()).await?) },
+            async {
+                let gossip = GossipConfig { retired, entering, ..gossip_config(&config, &members) };
+                Ok::<_, NodeError>(gossip::start(gossip, links.clone()).await?)
+            },
         )?;
         let (raft, gossip) = (Arc::new(raft), Arc::new(gossip));
         notices.extend(raft.notice.clone());

@@ -45,6 +45,11 @@ impl Contacts {
         self.since(peers.get(&peer).map_or(0, |last| last.load(Ordering::Relaxed)))
     }
 
+    /// Whether this peer was ever heard of.
+    pub fn was_heard(&self, peer: NodeId) -> bool {
+        self.peers.read().expect("no panic while held").contains_key(&peer)
+    }
+
     /// For how long no leader has been heard of.
     pub fn leader_silence(&self) -> Duration {
         self.since(self.leader.load(Ordering::Relaxed))

@@ -209,7 +209,8 @@ impl RaftRegistry {
     }
 
     fn is_prepared(&self, node: NodeId) -> bool {
-        self.is_in_reach(node) && self.lag(node) <= LAG_MAX
+        // Who was never heard of since this node began is not in reach because that was a moment ago.
+        self.contacts.was_heard(node) && self.is_in_reach(node) && self.lag(node) <= LAG_MAX
     }
 
     /// The voter that would be the best leader after this one.

@@ -370,6 +370,7 @@ impl RaftNode {
                     return Ok(snapshot.index());
                 }
                 // Asked again each time: one that was under way already, of an older state, is not enough.
+                self.registry.view.want_snapshot(true);
                 self.raft.trigger().snapshot().await.map_err(|e| internal(&e))?;
                 let changed = timeout(SNAPSHOT_POLL, metrics.changed()).await;
                 if let Ok(Err(e)) = changed {
@@ -377,7 +378,9 @@ impl RaftNode {
                 }
             }
         };
-        timeout_at(deadline, taken).await.unwrap_or(Err(Reason::Timeout))
+        let taken = timeout_at(deadline, taken).await.unwrap_or(Err(Reason::Timeout));
+        self.registry.view.want_snapshot(false);
+        taken
     }
 
     /// The whole table, as new as this call, for a file.

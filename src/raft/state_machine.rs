@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -57,6 +58,7 @@ pub struct View {
     next: watch::Receiver<u64>,
     events: Feed<Event>,
     roster: watch::Receiver<Arc<Roster>>,
+    snapshot_wanted: Arc<AtomicBool>,
 }
 
 impl View {
@@ -73,6 +75,11 @@ impl View {
     /// Returns once the entry of this index, and all before it, are applied. False: the state machine is gone.
     pub async fn wait_for(&self, index: u64) -> bool {
         self.next.clone().wait_for(|next| *next > index).await.is_ok()
+    }
+
+    /// Whether somebody insists on a snapshot: the next one is then begun however short a time ago the last one was. It counts once.
+    pub fn want_snapshot(&self, wanted: bool) {
+        self.snapshot_wanted.store(wanted, Ordering::Relaxed);
     }
 
     /// What has changed here, numbered by revision. An event is published after the view that shows it.
@@ -102,6 +109,7 @@ pub struct StateMachine {
     leases: Arc<LeaseClock>,
     snapshots: Arc<SnapshotStore>,
     snapshot_began: Option<Instant>,
+    snapshot_wanted: Arc<AtomicBool>,
     /// How far the log is on disk here, if that is to be waited for.
     durable: Option<watch::Receiver<u64>>,
 }
@@ -120,7 +128,14 @@ impl StateMachine {
         let (next, next_seen) = watch::channel(0);
         let events = Feed::weighing(1, watch_history, HISTORY_BYTES_MAX, event_size);
         let (roster, roster_seen) = watch::channel(Arc::default());
-        let view = View { published: published.clone(), next: next_seen, events: events.clone(), roster: roster_seen };
+        let snapshot_wanted = Arc::<AtomicBool>::default();
+        let view = View {
+            published: published.clone(),
+            next: next_seen,
+            events: events.clone(),
+            roster: roster_seen,
+            snapshot_wanted: snapshot_wanted.clone(),
+        };
         let machine = Self {
             table: Table::default(),
             applied: None,
@@ -131,6 +146,7 @@ impl StateMachine {
             leases,
             snapshots,
             snapshot_began: None,
+            snapshot_wanted,
             durable,
         };
         (machine, view)
@@ -205,7 +221,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
         let recent = self.snapshot_began.is_some_and(|began| began.elapsed() < SNAPSHOT_PERIOD_MIN);
-        if recent && !force {
+        // Raft itself never insists, not even when it is asked for one.
+        let wanted = self.snapshot_wanted.swap(false, Ordering::Relaxed);
+        if recent && !force && !wanted {
             return None;
         }
         Some(self.get_snapshot_builder().await)

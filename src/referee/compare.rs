@@ -15,17 +15,22 @@ use super::recorder;
 use super::report::data::{Bounds, Fact, Run, RunSet, Skipped};
 use super::runner::{self, Recorded, RunnerError};
 use super::scene::Settings;
-use super::schedule::{Plan, Schedule};
+use super::schedule::Schedule;
 
 /// What a fact of a run is called that tells what the referee has to say against its own work.
 pub const WARNING: &str = "the referee warns";
+
+/// The shortest fault in which a majority must elect somebody and go on.
+const SHORTEST_JUDGED: Duration = Duration::from_millis(2_000);
 
 /// What is to be compared.
 pub struct Comparison {
     /// In the order of the report.
     pub entrants: Vec<Entrant>,
     pub skipped: Vec<Skipped>,
-    pub plan: Plan,
+    /// Looked up in the first run, or as another comparison met it.
+    pub course: Course,
+    pub nodes: usize,
     pub settings: Settings,
     /// An existing directory. The schedule and each system's history are written there.
     pub out: PathBuf,
@@ -67,7 +72,7 @@ pub async fn compare(
     let mut order = (0..comparison.entrants.len()).collect::<Vec<_>>();
     // "The leader" is looked up in the first run, so a system that has one goes first.
     order.sort_by_key(|at| !comparison.entrants[*at].system.promises().linearizable);
-    let mut course = Course::Symbolic(comparison.plan.clone());
+    let mut course = comparison.course.clone();
     let (mut runs, mut skipped) = (Vec::new(), comparison.skipped);
     for at in order {
         let entrant = &comparison.entrants[at];
@@ -77,7 +82,7 @@ pub async fn compare(
             skip(why);
             continue;
         }
-        let (nodes, settings) = (comparison.plan.nodes, comparison.settings);
+        let (nodes, settings) = (comparison.nodes, comparison.settings);
         let tell_phase = |phase: &str| tell(name, phase);
         let recorded = match runner::run(&*entrant.system, &course, nodes, settings, stop.clone(), &tell_phase).await {
             Ok(recorded) => recorded,
@@ -88,12 +93,14 @@ pub async fn compare(
             }
             Err(why) => return Err(why.into()),
         };
-        if let Course::Symbolic(_) = course {
+        if runs.is_empty() {
             write_schedule(&comparison.out, &recorded.schedule)?;
+        }
+        if let Course::Symbolic(_) = course {
             course = Course::Resolved(recorded.schedule.clone());
         }
         write_history(&comparison.out, &recorded)?;
-        runs.push((at, run_of(entrant, &comparison.plan, recorded)));
+        runs.push((at, run_of(entrant, &comparison.course, recorded)));
     }
     runs.sort_by_key(|(at, _)| *at);
     let schedule = match &course {
@@ -102,7 +109,7 @@ pub async fn compare(
     };
     Ok(RunSet {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        seed: comparison.plan.seed,
+        seed: comparison.course.seed(),
         command: comparison.command,
         started_at: comparison.started_at,
         schedule,
@@ -112,10 +119,8 @@ pub async fn compare(
     })
 }
 
-fn run_of(entrant: &Entrant, plan: &Plan, recorded: Recorded) -> Run {
-    let mut required = plan.slots.iter().map(|slot| slot.kind.to_string()).collect::<Vec<_>>();
-    required.sort();
-    required.dedup();
+fn run_of(entrant: &Entrant, course: &Course, recorded: Recorded) -> Run {
+    let required = recorded.schedule.kinds().iter().map(ToString::to_string).collect();
     let mut facts =
         vec![Fact::new("took", format!("{:.1} s, starting and stopping included", recorded.took.as_secs_f64()))];
     facts.extend(recorded.facts.into_iter().map(|(what, value)| Fact::new(what, value)));
@@ -123,19 +128,22 @@ fn run_of(entrant: &Entrant, plan: &Plan, recorded: Recorded) -> Run {
     Run {
         header: recorded.header,
         promises: entrant.system.promises(),
+        abilities: entrant.system.abilities(),
         decides: entrant.decides,
         events: recorded.events,
         required,
-        bounds: bounds(plan),
+        bounds: bounds(course),
         facts,
     }
 }
 
 /// In a short run the majority has less time to elect somebody, so that there is a moment left in which it is judged.
-fn bounds(plan: &Plan) -> Bounds {
+fn bounds(course: &Course) -> Bounds {
     let usual = Bounds::default();
-    let shortest = plan.slots.iter().map(|slot| slot.until_ms - slot.at_ms).min();
-    let judged = shortest.map(|ms| Duration::from_millis(ms.saturating_sub(500)));
+    let spans = course.times().into_iter().filter_map(|times| Some(times.until? - times.at));
+    // What is shorter is too short to judge anybody by.
+    let shortest = spans.filter(|span| *span >= SHORTEST_JUDGED).min();
+    let judged = shortest.map(|span| span - Duration::from_millis(500));
     Bounds { election: judged.map_or(usual.election, |judged| judged.min(usual.election)), ..usual }
 }
 

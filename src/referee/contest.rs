@@ -18,6 +18,8 @@ const CONTESTED: usize = 4;
 const KEPT: usize = 3;
 /// A call that surely had no effect is made anew (with a new owner) after this long.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Calls on a fault that lasts are planned for so long.
+const LASTING: Duration = Duration::from_secs(3);
 /// Unknown outcomes after which a side gives a contested name up.
 const UNKNOWN_MAX: u32 = 1;
 
@@ -86,7 +88,7 @@ impl Contest {
     pub fn began(&mut self, fault: &Fault, situation: &Situation, now: Duration) {
         let on = |wanted: Side| self.nodes.iter().copied().filter(move |node| situation.side(*node) == wanted);
         let (few, many) = (on(Side::Minority).collect::<Vec<_>>(), on(Side::Majority).collect::<Vec<_>>());
-        let end = Duration::from_millis(fault.until_ms).max(now);
+        let end = fault.until_ms.map_or(now + LASTING, Duration::from_millis).max(now);
         let last = end.saturating_sub(AGAIN_AFTER).max(now);
         let part = |percent: u32| now + (end - now) * percent / 100;
         if let (Some(_), Some(_)) = (few.first(), many.first()) {
@@ -167,7 +169,12 @@ impl Contest {
 
     fn registration(&mut self, node: NodeId, name: &str) -> What {
         self.owners_made += 1;
-        What::Register { name: name.to_owned(), owner: format!("at-{node}-{}", self.owners_made), result: None }
+        What::Register {
+            name: name.to_owned(),
+            owner: format!("at-{node}-{}", self.owners_made),
+            lease: None,
+            result: None,
+        }
     }
 
     fn look(&mut self, node: NodeId, name: &str, at: Duration) {
@@ -191,7 +198,8 @@ fn letter(k: usize) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::referee::schedule::FaultKind;
+    use crate::referee::kinds::FaultKind;
+    use crate::referee::schedule::Harm;
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -199,10 +207,11 @@ mod tests {
 
     fn cut() -> (Fault, Situation) {
         let links = [1, 2].into_iter().flat_map(|a| [3, 4, 5].into_iter().flat_map(move |b| [(a, b), (b, a)]));
-        let cut = links.collect::<Vec<_>>();
+        let harm = Harm::Cut { links: links.collect() };
+        let fault = Fault { id: 1, group: 1, kind: FaultKind::Halves, at_ms: 2_500, until_ms: Some(7_000), harm };
         let mut situation = Situation::new(vec![1, 2, 3, 4, 5]);
-        situation.add_cut(&cut);
-        (Fault { id: 1, kind: FaultKind::Halves, at_ms: 2_500, until_ms: 7_000, cut, nodes: Vec::new() }, situation)
+        situation.begin(&fault);
+        (fault, situation)
     }
 
     fn contest() -> Contest {
@@ -265,7 +274,12 @@ mod tests {
         for (node, planned) in made_until(&mut contest, ms(1_400)) {
             let What::Register { name, owner, .. } = planned.what.clone() else { panic!("{planned:?}") };
             let result = Some(Registered::Granted { token: format!("{name}'s") });
-            contest.learn(node, planned, &Completion::Ok(What::Register { name, owner, result }), ms(1_420));
+            contest.learn(
+                node,
+                planned,
+                &Completion::Ok(What::Register { name, owner, lease: None, result }),
+                ms(1_420),
+            );
         }
         contest.began(&fault, &situation, ms(2_520));
         let mut ended = Vec::new();

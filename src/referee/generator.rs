@@ -9,8 +9,8 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::IteratorRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::client::Completion;
-use super::history::{Joined, Registered, What};
+use super::client::{Abilities, Completion};
+use super::history::{Joined, What};
 
 /// Names in the pool at a time.
 const NAMES: usize = 12;
@@ -29,6 +29,7 @@ const OPEN_MAX: u32 = 10;
 /// Makes the calls.
 pub struct Generator {
     chance: Xoshiro256PlusPlus,
+    abilities: Abilities,
     names: Vec<Live>,
     groups: Vec<Live>,
     names_made: u64,
@@ -51,9 +52,10 @@ struct Live {
 }
 
 impl Generator {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, abilities: Abilities) -> Self {
         let mut generator = Self {
             chance: Xoshiro256PlusPlus::seed_from_u64(seed),
+            abilities,
             names: Vec::new(),
             groups: Vec::new(),
             names_made: 0,
@@ -84,7 +86,8 @@ impl Generator {
         if let Some(what) = self.farewells.pop_front() {
             return what;
         }
-        let what = if self.chance.random_ratio(4, 5) { self.name_call() } else { self.group_call() };
+        let about_name = !self.abilities.groups || self.chance.random_ratio(4, 5);
+        let what = if about_name { self.name_call() } else { self.group_call() };
         match key_of(&what) {
             Some(Key::Name(name)) => self.names_used.insert(name.to_owned()),
             Some(Key::Group(group)) => self.groups_used.insert(group.to_owned()),
@@ -107,11 +110,11 @@ impl Generator {
             Completion::Info(_) => live.unknown += 1,
             Completion::Fail(_) => {}
             Completion::Ok(What::Register { result: Some(result), .. }) => {
-                let (Registered::Granted { token } | Registered::Held { token } | Registered::Taken { token, .. }) =
-                    result;
-                live.tokens.insert(String::new(), token.clone());
+                if let Some(token) = result.token() {
+                    live.tokens.insert(String::new(), token.to_owned());
+                }
             }
-            Completion::Ok(What::Join { member, result: Some(Joined { token, .. }), .. }) => {
+            Completion::Ok(What::Join { member, result: Some(Joined { token, .. }), .. }) if !token.is_empty() => {
                 live.tokens.insert(member.clone(), token.clone());
             }
             Completion::Ok(_) => {}
@@ -125,7 +128,7 @@ impl Generator {
         match self.chance.random_range(0..100) {
             0..36 => {
                 self.owners_made += 1;
-                What::Register { name, owner: format!("o{}", self.owners_made), result: None }
+                What::Register { name, owner: format!("o{}", self.owners_made), lease: None, result: None }
             }
             36..54 if token.is_some() => What::Unregister { name, token, result: None },
             36..60 => What::Unregister { name, token: None, result: None },
@@ -139,7 +142,7 @@ impl Generator {
         let member = format!("m{}", self.chance.random_range(1..=MEMBERS));
         let token = self.groups[at].tokens.get(&member).cloned();
         match self.chance.random_range(0..100) {
-            0..38 => What::Join { group, member, result: None },
+            0..38 => What::Join { group, member, lease: None, result: None },
             38..52 if token.is_some() => What::Leave { group, member, token, result: None },
             38..60 => What::Leave { group, member, token: None, result: None },
             _ => What::Members { group, result: None },
@@ -221,21 +224,31 @@ enum Key<'a> {
 
 fn key_of(what: &What) -> Option<Key<'_>> {
     match what {
-        What::Register { name, .. } | What::Unregister { name, .. } | What::Whereis { name, .. } => {
-            Some(Key::Name(name))
-        }
+        What::Register { name, .. }
+        | What::Renew { name, .. }
+        | What::Unregister { name, .. }
+        | What::Whereis { name, .. } => Some(Key::Name(name)),
         What::Join { group, .. } | What::Leave { group, .. } | What::Members { group, .. } => Some(Key::Group(group)),
-        What::Fault(_) | What::Probe { .. } | What::View(_) | What::Conflicts { .. } => None,
+        What::CreateLease { .. }
+        | What::KeepAlive { .. }
+        | What::Revoke { .. }
+        | What::GuardedWrite { .. }
+        | What::Watched(_)
+        | What::Fault(_)
+        | What::Probe { .. }
+        | What::View(_)
+        | What::Conflicts { .. } => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::referee::history::Registered;
 
     /// Answers everything with one fixed completion kind.
     fn run(seed: u64, calls: usize, answer: impl Fn(&What) -> Completion) -> (Vec<What>, Generator) {
-        let mut generator = Generator::new(seed);
+        let mut generator = Generator::new(seed, Abilities::ALL);
         let made = (0..calls).map(|_| {
             let what = generator.next_call();
             generator.learn(&what, &answer(&what));
@@ -256,6 +269,12 @@ mod tests {
     fn one_seed_makes_one_workload() {
         assert_eq!(run(1, 2_000, granted).0, run(1, 2_000, granted).0);
         assert_ne!(run(1, 2_000, granted).0, run(2, 2_000, granted).0);
+    }
+
+    #[test]
+    fn what_a_system_cannot_do_is_not_asked_of_it() {
+        let mut generator = Generator::new(7, Abilities::NAMES);
+        assert!((0..1_000).all(|_| matches!(key_of(&generator.next_call()), Some(Key::Name(_)))));
     }
 
     #[test]
@@ -297,7 +316,7 @@ mod tests {
 
     #[test]
     fn at_most_ten_calls_on_one_key_are_under_way() {
-        let mut generator = Generator::new(6);
+        let mut generator = Generator::new(6, Abilities::ALL);
         let mut open = BTreeMap::new();
         for _ in 0..1_000 {
             let what = generator.next_call();

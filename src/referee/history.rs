@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::watched::Watched;
 use crate::model::ident::NodeId;
 
 /// The first line of a history file.
@@ -70,6 +71,10 @@ pub enum Process {
     Nemesis,
     /// Looks at every node's own view, beside the workload; its reads are no part of what is checked for linearizability.
     Observer,
+    /// Follows what changes, at one node after another.
+    Watcher(u64),
+    /// The guarded resource in the referee's own memory: what it says of a write happened at that moment.
+    Resource,
 }
 
 /// Which part of the cluster a node was in.
@@ -93,6 +98,19 @@ pub enum What {
     Register {
         name: String,
         owner: String,
+        /// Bound to it: the grant ends when the lease does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lease: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<Registered>,
+    },
+    /// Asks for a name that the caller holds, only if it is still that grant. Changes nothing.
+    Renew {
+        name: String,
+        owner: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lease: Option<String>,
+        token: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         result: Option<Registered>,
     },
@@ -113,6 +131,8 @@ pub enum What {
         group: String,
         member: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        lease: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         result: Option<Joined>,
     },
     Leave {
@@ -128,6 +148,40 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         result: Option<Membership>,
     },
+    /// The caller chooses an id that was never used.
+    CreateLease {
+        lease: String,
+        ttl_ms: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<LeaseMade>,
+    },
+    KeepAlive {
+        lease: String,
+        /// Conflict records that need not be told again.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seen: Vec<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<KeptAlive>,
+    },
+    /// Ends a lease, and all that is bound to it.
+    Revoke {
+        lease: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<Unregistered>,
+    },
+    /// A client that holds, or held, a name writes to what the name guards, with the token of its grant.
+    GuardedWrite {
+        name: String,
+        owner: String,
+        token: String,
+        /// False: a greater token had been there.
+        accepted: bool,
+        /// The greatest token that was there before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        greatest: Option<String>,
+    },
+    /// What a watcher was told, or what became of its stream.
+    Watched(Watched),
     /// A fault begins (the nemesis' odd events) or ends (its even ones).
     Fault(FaultEvent),
     /// Which peers each node reached, by node, after a cut or heal.
@@ -148,13 +202,20 @@ impl What {
         match self {
             What::Whereis { .. }
             | What::Members { .. }
+            | What::Watched(_)
             | What::View(_)
             | What::Conflicts { .. }
             | What::Probe { .. } => true,
+            // A keep-alive that was not answered may have prolonged the lease.
             What::Register { .. }
+            | What::Renew { .. }
             | What::Unregister { .. }
             | What::Join { .. }
             | What::Leave { .. }
+            | What::CreateLease { .. }
+            | What::KeepAlive { .. }
+            | What::Revoke { .. }
+            | What::GuardedWrite { .. }
             | What::Fault(_) => false,
         }
     }
@@ -174,6 +235,48 @@ pub enum Registered {
         owner: String,
         token: String,
     },
+    /// To a renewal: that grant does not stand any more.
+    Stale,
+    /// The lease that it was to be bound to has ended or is not known: nothing was done, and nothing is said of the name.
+    NoLease,
+}
+
+impl Registered {
+    /// The token that it tells of, if there is one: systems without tokens tell of none.
+    pub fn token(&self) -> Option<&str> {
+        match self {
+            Registered::Granted { token } | Registered::Held { token } | Registered::Taken { token, .. } => {
+                Some(token.as_str()).filter(|token| !token.is_empty())
+            }
+            Registered::Stale | Registered::NoLease => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeaseMade {
+    Made,
+    /// The id is not free.
+    Refused,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeptAlive {
+    /// It lives for its time-to-live, counted from when this call was sent.
+    Alive {
+        /// What was bound to it and lost a conflict, until it is `seen`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lost: Vec<Conflict>,
+        /// Another node keeps it from now on, which may not know all that is bound to it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        moved: bool,
+    },
+    /// It has ended, for good.
+    Ended,
+    /// The node does not know it (any more, or yet).
+    Unknown,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,6 +303,9 @@ pub struct Joined {
     pub token: String,
     /// False: the member was there already.
     pub new: bool,
+    /// The lease that it was to be bound to has ended or is not known: nothing was done, and there is no token.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_lease: bool,
     /// The registry's revision with the answer, from systems whose revisions are ordered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
@@ -208,6 +314,9 @@ pub struct Joined {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     pub members: BTreeSet<String>,
+    /// Those that the answer listed more than once.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub twice: BTreeSet<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
 }
@@ -218,12 +327,18 @@ pub struct FaultEvent {
     pub id: u64,
     /// As `--faults` names it.
     pub kind: String,
+    /// What is done: `cut`, `kill`, `pause` …
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub harm: String,
     /// False when it ends.
     pub begins: bool,
+    /// Meant to last beyond the end of the run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lasts: bool,
     /// Directed links that pass nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cut: Vec<(NodeId, NodeId)>,
-    /// Nodes killed or paused.
+    /// Nodes that it is done to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeId>,
     pub state: Installed,
@@ -238,6 +353,9 @@ pub enum Installed {
     Skipped,
     Indeterminate,
 }
+
+/// Why a call has no answer that a fault kept from the client. No system can help it.
+pub const ANSWER_DROPPED: &str = "the answer was lost on its way to the client";
 
 /// One node's own view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -272,6 +390,8 @@ impl Serialize for Process {
             Process::Client(id) => serializer.serialize_u64(*id),
             Process::Nemesis => serializer.serialize_str("nemesis"),
             Process::Observer => serializer.serialize_str("observer"),
+            Process::Watcher(id) => serializer.collect_str(&format_args!("watcher-{id}")),
+            Process::Resource => serializer.serialize_str("resource"),
         }
     }
 }
@@ -288,7 +408,13 @@ impl<'de> Deserialize<'de> for Process {
             Text::Id(id) => Ok(Process::Client(id)),
             Text::Word(word) if word == "nemesis" => Ok(Process::Nemesis),
             Text::Word(word) if word == "observer" => Ok(Process::Observer),
+            Text::Word(word) if word == "resource" => Ok(Process::Resource),
+            Text::Word(word) if watcher(&word).is_some() => Ok(Process::Watcher(watcher(&word).unwrap_or_default())),
             Text::Word(word) => Err(serde::de::Error::custom(format!("{word:?} is no process"))),
         }
     }
+}
+
+fn watcher(word: &str) -> Option<u64> {
+    word.strip_prefix("watcher-")?.parse().ok()
 }

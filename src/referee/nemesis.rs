@@ -1,31 +1,23 @@
-//! Carries the schedule out, and makes sure that it did: after each cut and heal every node tries every link.
+//! Carries the schedule out, each fault at its time, several at once where they overlap; what was done is written down with what came
+//! of it. [`acts`] does and undoes; [`probes`] makes sure of links.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until};
 
-use super::client::Reach;
+use super::acts::{self, Done};
 use super::history::{FaultEvent, Installed, What};
-use super::observer::at_all;
+use super::plan::{Plan, Slot};
+use super::probes;
 use super::scene::Scene;
-use super::schedule::{Fault, FaultKind, Plan, Schedule};
-use super::situation::Situation;
+use super::schedule::{FORMAT, Fault, Schedule};
 
 /// How long before a fault the leader is looked for, and how long after its time it is waited for.
 const LEADER_BEFORE: Duration = Duration::from_millis(100);
 const LEADER_AFTER: Duration = Duration::from_millis(1_000);
-/// How long a node may take to try its links and say so. It is busy, and a link that is cut is tried for a while.
-const PROBE_MAX: Duration = Duration::from_millis(1_500);
-/// How long links may take to become as they are meant to be. After a heal nodes may be busy with what they have to tell each other.
-const PROBE_FOR: Duration = Duration::from_millis(2_000);
-/// How long a heal is tried for before the run is given up.
-const HEAL_FOR: Duration = Duration::from_secs(5);
-/// How long a fault may take to be put in force.
-const ACT_MAX: Duration = Duration::from_secs(5);
-/// How long killed nodes may take to come back.
-const RESTART_MAX: Duration = Duration::from_secs(20);
 
 /// What faults a run is to meet.
 #[derive(Clone, Debug)]
@@ -34,6 +26,17 @@ pub enum Course {
     Symbolic(Plan),
     /// As another run met them.
     Resolved(Schedule),
+}
+
+/// When a fault will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    pub id: u64,
+    /// The id of the first of those that belong together.
+    pub group: u64,
+    pub at: Duration,
+    /// None: it lasts.
+    pub until: Option<Duration>,
 }
 
 impl Course {
@@ -51,16 +54,31 @@ impl Course {
         })
     }
 
-    /// Id, kind and times of each fault.
-    pub fn times(&self) -> Vec<(u64, FaultKind, Duration, Duration)> {
-        let ms = Duration::from_millis;
+    /// When each fault will be.
+    pub fn times(&self) -> Vec<Times> {
+        let times = |id, group, at_ms, until_ms: Option<u64>| {
+            let (at, until) = (Duration::from_millis(at_ms), until_ms.map(Duration::from_millis));
+            Times { id, group, at, until }
+        };
         match self {
-            Course::Symbolic(plan) => plan.slots.iter().map(|s| (s.id, s.kind, ms(s.at_ms), ms(s.until_ms))).collect(),
+            Course::Symbolic(plan) => plan.slots.iter().map(|s| times(s.id, s.group, s.at_ms, s.until_ms)).collect(),
             Course::Resolved(course) => {
-                course.faults.iter().map(|f| (f.id, f.kind, ms(f.at_ms), ms(f.until_ms))).collect()
+                course.faults.iter().map(|f| times(f.id, f.group, f.at_ms, f.until_ms)).collect()
             }
         }
     }
+
+    fn entries(&self) -> Vec<Entry> {
+        match self {
+            Course::Symbolic(plan) => plan.slots.iter().map(|slot| Entry::Meant(*slot, plan.seed)).collect(),
+            Course::Resolved(schedule) => schedule.faults.iter().cloned().map(Entry::Known).collect(),
+        }
+    }
+}
+
+enum Entry {
+    Meant(Slot, u64),
+    Known(Fault),
 }
 
 /// Why a fault could not be made or mended: the referee's failure, whatever the system did.
@@ -71,217 +89,142 @@ pub struct NemesisError {
     why: anyhow::Error,
 }
 
-fn failed(what: impl Into<String>) -> impl FnOnce(anyhow::Error) -> NemesisError {
+pub(super) fn failed(what: impl Into<String>) -> impl FnOnce(anyhow::Error) -> NemesisError {
     let what = what.into();
     move |why| NemesisError { what, why }
 }
 
-/// Makes and mends all faults of the course, each at its time; returns what they were.
+/// Makes and mends all faults of the course, each at its time; returns what they were. Those that are to last are in force still.
 pub async fn carry_out(
     scene: &Arc<Scene>,
     course: &Course,
     tell: &(dyn Fn(&str) + Sync),
 ) -> Result<Schedule, NemesisError> {
-    let nodes = scene.running.nodes();
+    let (phases, mut told) = unbounded_channel();
+    let mut tasks = JoinSet::new();
+    for entry in course.entries() {
+        tasks.spawn(one(scene.clone(), entry, phases.clone()));
+    }
+    drop(phases);
     let mut faults = Vec::new();
-    for (place, (_, kind, at, until)) in course.times().into_iter().enumerate() {
-        sleep_until(scene.instant(at.saturating_sub(LEADER_BEFORE))).await;
-        let fault = match course {
-            Course::Resolved(schedule) => schedule.faults[place].clone(),
-            Course::Symbolic(plan) => {
-                plan.slots[place].resolve(plan.seed, &nodes, leader(scene, at + LEADER_AFTER).await)
-            }
-        };
-        sleep_until(scene.instant(at)).await;
-        match scene.running.cannot(kind) {
-            Some(why) => {
-                note(scene, &fault, true, Installed::Skipped, &why);
-                note(scene, &fault, false, Installed::Skipped, &why);
-            }
-            None => {
-                tell(kind.as_str());
-                begin(scene, &fault).await?;
-                sleep_until(scene.instant(until)).await;
-                end(scene, &fault).await?;
-                tell("healed");
-            }
-        }
-        faults.push(fault);
-    }
-    let length_ms = u64::try_from(course.length().as_millis()).unwrap_or(u64::MAX);
-    Ok(Schedule { format: 1, seed: course.seed(), nodes, length_ms, faults })
-}
-
-/// Lifts whatever is in force.
-pub async fn lift_all(scene: &Arc<Scene>) -> Result<(), NemesisError> {
-    let (killed, paused, cut) = {
-        let situation = scene.situation();
-        (situation.killed(), situation.paused(), situation.cut())
-    };
-    for node in paused {
-        scene.running.resume(node).await.map_err(failed(format!("resuming node {node}")))?;
-        scene.situation().set_paused(node, false);
-    }
-    restart(scene, &killed).await?;
-    if !cut.is_empty() {
-        heal(scene, &cut).await?;
-    }
-    Ok(())
-}
-
-async fn leader(scene: &Scene, until: Duration) -> Option<u64> {
     loop {
-        let answer = timeout(Duration::from_millis(500), scene.running.leader()).await.ok().flatten();
-        if answer.is_some() || !scene.running.has_leader() || scene.now() >= until {
-            return answer;
+        tokio::select! {
+            Some(phase) = told.recv() => tell(phase),
+            done = tasks.join_next() => match done {
+                Some(Ok(fault)) => faults.push(fault?),
+                Some(Err(died)) => return Err(failed("a fault")(died.into())),
+                None => break,
+            },
         }
-        sleep(Duration::from_millis(50)).await;
+    }
+    faults.sort_by_key(|fault| fault.id);
+    let length_ms = u64::try_from(course.length().as_millis()).unwrap_or(u64::MAX);
+    Ok(Schedule { format: FORMAT, seed: course.seed(), nodes: scene.running.nodes(), length_ms, faults })
+}
+
+/// One fault from before its beginning to its end.
+async fn one(scene: Arc<Scene>, entry: Entry, phases: UnboundedSender<&'static str>) -> Result<Fault, NemesisError> {
+    let ms = Duration::from_millis;
+    let fault = match entry {
+        Entry::Known(fault) => fault,
+        Entry::Meant(slot, seed) => {
+            sleep_until(scene.instant(ms(slot.at_ms).saturating_sub(LEADER_BEFORE))).await;
+            let leader = match slot.aim.wants_leader() {
+                true => leader(&scene, ms(slot.at_ms) + LEADER_AFTER).await,
+                false => None,
+            };
+            slot.resolve(seed, &scene.running.nodes(), leader)
+        }
+    };
+    sleep_until(scene.instant(ms(fault.at_ms))).await;
+    if let Some(why) = scene.running.cannot(&fault.harm) {
+        skip(&scene, &fault, &why);
+        return Ok(fault);
+    }
+    let _ = phases.send(fault.kind.as_str());
+    if !begin(&scene, &fault).await? {
+        return Ok(fault);
+    }
+    if let Some(until_ms) = fault.until_ms {
+        sleep_until(scene.instant(ms(until_ms))).await;
+        end(&scene, &fault).await?;
+        let _ = phases.send("healed");
+    }
+    Ok(fault)
+}
+
+/// Who leads; waited for if nobody does, for the lot may not fall on the same one in every run.
+async fn leader(scene: &Scene, latest: Duration) -> Option<u64> {
+    let has_leader = scene.running.has_leader();
+    loop {
+        match scene.running.leader().await {
+            None if has_leader && scene.now() < latest => sleep(Duration::from_millis(50)).await,
+            leader => return leader,
+        }
     }
 }
 
-async fn begin(scene: &Arc<Scene>, fault: &Fault) -> Result<(), NemesisError> {
+fn skip(scene: &Scene, fault: &Fault, why: &str) {
+    note(scene, fault, true, Installed::Skipped, why);
+    note(scene, fault, false, Installed::Skipped, why);
+}
+
+/// Whether there is anything to be mended later.
+async fn begin(scene: &Arc<Scene>, fault: &Fault) -> Result<bool, NemesisError> {
     note(scene, fault, true, Installed::Indeterminate, "under way");
-    let doing = || format!("{} (fault {})", fault.kind, fault.id);
-    match fault.kind {
-        FaultKind::Halves | FaultKind::IsolateLeader => {
-            let cut = {
-                let mut situation = scene.situation();
-                situation.add_cut(&fault.cut);
-                situation.cut()
-            };
-            in_time(scene.running.cut(&cut)).await.map_err(failed(doing()))?;
+    match acts::begin(scene, fault).await? {
+        Done::Not(why) => {
+            skip(scene, fault, &why);
+            return Ok(false);
         }
-        FaultKind::Kill => {
-            for node in &fault.nodes {
-                scene.situation().set_killed(*node, true);
-                in_time(scene.running.kill(*node)).await.map_err(failed(doing()))?;
-            }
-        }
-        FaultKind::Pause => {
-            for node in &fault.nodes {
-                scene.situation().set_paused(*node, true);
-                in_time(scene.running.pause(*node)).await.map_err(failed(doing()))?;
-            }
-        }
+        Done::Perhaps(why) => note(scene, fault, true, Installed::Indeterminate, &why),
+        Done::Surely(detail) => note(scene, fault, true, Installed::Installed, &detail),
     }
-    note(scene, fault, true, Installed::Installed, "");
     let situation = scene.situation().clone();
     scene.contest().began(fault, &situation, scene.now());
-    if fault.kind.cuts()
-        && let Err(unlike) = probe(scene).await
-    {
-        note(scene, fault, true, Installed::Indeterminate, &unlike);
+    if !fault.harm.cut().is_empty() {
+        // One that is over soon is probed for as long as it lasts.
+        let until = fault.until_ms.map(|until| scene.instant(Duration::from_millis(until)).into_std());
+        if let Err(unlike) = probes::probe(scene, until).await {
+            note(scene, fault, true, Installed::Indeterminate, &unlike);
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn end(scene: &Arc<Scene>, fault: &Fault) -> Result<(), NemesisError> {
     note(scene, fault, false, Installed::Indeterminate, "under way");
-    match fault.kind {
-        FaultKind::Halves | FaultKind::IsolateLeader => heal(scene, &fault.cut).await?,
-        FaultKind::Kill => restart(scene, &fault.nodes).await?,
-        FaultKind::Pause => {
-            for node in &fault.nodes {
-                in_time(scene.running.resume(*node)).await.map_err(failed(format!("resuming node {node}")))?;
-                scene.situation().set_paused(*node, false);
-            }
-        }
+    match acts::end(scene, fault).await? {
+        Done::Surely(detail) => note(scene, fault, false, Installed::Installed, &detail),
+        Done::Perhaps(why) | Done::Not(why) => note(scene, fault, false, Installed::Indeterminate, &why),
     }
-    note(scene, fault, false, Installed::Installed, "");
     scene.contest().ended(fault, scene.now());
-    if fault.kind.cuts()
-        && let Err(unlike) = probe(scene).await
+    if !fault.harm.cut().is_empty()
+        && let Err(unlike) = probes::probe(scene, None).await
     {
         note(scene, fault, false, Installed::Indeterminate, &unlike);
     }
     Ok(())
 }
 
-/// A node may be too busy to take the word at once; one that never takes it would spoil all that comes after.
-async fn heal(scene: &Scene, cut: &[(u64, u64)]) -> Result<(), NemesisError> {
-    let rest = {
-        let mut healed = scene.situation().clone();
-        healed.remove_cut(cut);
-        healed.cut()
-    };
-    let end = Instant::now() + HEAL_FOR;
-    loop {
-        match in_time(scene.running.cut(&rest)).await {
-            Ok(()) => break,
-            Err(_) if Instant::now() < end => sleep(Duration::from_millis(100)).await,
-            Err(why) => return Err(failed("healing")(why)),
-        }
+/// Lifts whatever is in force, but for what is to last.
+pub async fn lift_all(scene: &Arc<Scene>) -> Result<(), NemesisError> {
+    let in_force = scene.situation().in_force();
+    for fault in in_force.into_iter().filter(|fault| fault.until_ms.is_some()) {
+        acts::end(scene, &fault).await?;
     }
-    scene.situation().remove_cut(cut);
     Ok(())
-}
-
-async fn restart(scene: &Arc<Scene>, nodes: &[u64]) -> Result<(), NemesisError> {
-    let mut tasks = tokio::task::JoinSet::new();
-    for node in nodes.iter().copied() {
-        let scene = scene.clone();
-        tasks.spawn(async move {
-            let restarted = timeout(RESTART_MAX, scene.running.restart(node)).await;
-            let restarted = restarted.unwrap_or_else(|_| Err(anyhow::anyhow!("it does not answer its clients")));
-            restarted.map_err(failed(format!("restarting node {node}")))?;
-            scene.situation().set_killed(node, false);
-            Ok(())
-        });
-    }
-    tasks.join_all().await.into_iter().collect()
-}
-
-/// Every node that is up tries its links, until they are as they are meant to be or time is up. The error says which are not.
-async fn probe(scene: &Arc<Scene>) -> Result<(), String> {
-    let end = Instant::now() + PROBE_FOR;
-    loop {
-        let answers =
-            at_all(scene, |scene, node| async move { scene.running.reached(node, Instant::now() + PROBE_MAX).await })
-                .await;
-        let situation = scene.situation().clone();
-        let unlike = answers.iter().filter_map(|(node, reach)| match reach {
-            Ok(reach) => differs(&situation, *node, reach),
-            Err(why) => Some(format!("node {node} did not try its links: {why:#}")),
-        });
-        let unlike = unlike.collect::<Vec<_>>();
-        if unlike.is_empty() || Instant::now() >= end {
-            let reached = answers.into_iter().filter_map(|(node, reach)| {
-                let reach = reach.ok()?;
-                Some((node, reach.fully.union(&reach.partly).copied().collect()))
-            });
-            let reached = reached.collect::<BTreeMap<_, _>>();
-            scene.recorder.nemesis(What::Probe { reached, as_intended: unlike.is_empty() });
-            return if unlike.is_empty() { Ok(()) } else { Err(unlike.join("; ")) };
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// How what a node reaches differs from what it is meant to reach. Links to nodes that are stopped may pass or not.
-fn differs(situation: &Situation, node: u64, reach: &Reach) -> Option<String> {
-    let up =
-        |peers: &BTreeSet<u64>| peers.iter().copied().filter(|peer| situation.is_up(*peer)).collect::<BTreeSet<_>>();
-    let (fully, partly) = (up(&reach.fully), up(&reach.partly));
-    let wanted = situation.reach(node);
-    if !partly.is_empty() || fully != wanted {
-        return Some(format!("node {node} reaches {fully:?} fully and {partly:?} in part, not {wanted:?}"));
-    }
-    let heard_by = up(reach.heard_by.as_ref()?);
-    let wanted = situation.heard_by(node);
-    (heard_by != wanted).then(|| format!("node {node} is heard by {heard_by:?}, not by {wanted:?}"))
-}
-
-async fn in_time(act: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    timeout(ACT_MAX, act).await.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {ACT_MAX:?}")))
 }
 
 fn note(scene: &Scene, fault: &Fault, begins: bool, state: Installed, detail: &str) {
     scene.recorder.nemesis(What::Fault(FaultEvent {
         id: fault.id,
         kind: fault.kind.to_string(),
+        harm: fault.harm.word().to_owned(),
         begins,
-        cut: fault.cut.clone(),
-        nodes: fault.nodes.clone(),
+        lasts: fault.until_ms.is_none(),
+        cut: fault.harm.cut().to_vec(),
+        nodes: fault.harm.nodes(),
         state,
         detail: detail.to_owned(),
     }));

@@ -43,8 +43,13 @@ pub async fn settle(scene: &Arc<Scene>) -> bool {
                 |scene, node| async move { scene.running.conflicts(node, Instant::now() + LOOK_MAX).await.ok() },
             )
             .await;
-        let agree = same(views.iter().map(|(_, view)| view.as_ref().map(|view| (&view.names, &view.groups))))
-            && same(conflicts.iter().map(|(_, records)| records.as_ref().map(as_set)));
+        // What is cut off for good cannot agree.
+        let core = scene.core();
+        let views = views.iter().filter(|(node, _)| core.contains(node));
+        let agree = same(views.map(|(_, view)| view.as_ref().map(|view| (&view.names, &view.groups))))
+            && same(
+                conflicts.iter().filter(|(node, _)| core.contains(node)).map(|(_, told)| told.as_ref().map(as_set)),
+            );
         agreed = if agree { agreed + 1 } else { 0 };
         if agreed == 2 || Instant::now() >= end {
             break;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::client::{Running, System};
+use super::client::{Abilities, Running, System};
 use super::contest::{Ahead, Contest};
 use super::generator::Generator;
 use super::history::{Event, Header};
@@ -61,7 +61,7 @@ pub async fn run(
         started = system.start(nodes, course.seed()) => started.map_err(|why| RunnerError::Start { system: name(), why })?,
         () = stopped(&mut stop) => return Err(RunnerError::Interrupted),
     };
-    let scene = Arc::new(scene(running, course, settings));
+    let scene = Arc::new(scene(running, system.abilities(), course, settings));
     let mut tasks = Tasks { clients: JoinSet::new(), observers: JoinSet::new() };
     let conducted = tokio::select! {
         conducted = conduct(&scene, course, &mut tasks, &name, tell) => conducted,
@@ -96,15 +96,19 @@ struct Tasks {
     observers: JoinSet<()>,
 }
 
-fn scene(running: Box<dyn Running>, course: &Course, settings: Settings) -> Scene {
+fn scene(running: Box<dyn Running>, abilities: Abilities, course: &Course, settings: Settings) -> Scene {
     let mut calm_since = Duration::ZERO;
-    let ahead = course.times().into_iter().map(|(id, _, at, until)| {
-        let ahead = Ahead { id, at, calm_since };
-        calm_since = until;
-        ahead
-    });
-    let contest = Contest::new(running.nodes(), &ahead.collect::<Vec<_>>());
-    Scene::new(running, settings, Generator::new(course.seed()), contest)
+    let mut ahead = Vec::new();
+    // What belongs together has its names before the first of it.
+    for times in course.times() {
+        if times.group == times.id {
+            ahead.push(Ahead { id: times.id, at: times.at, calm_since: calm_since.min(times.at) });
+        }
+        calm_since = calm_since.max(times.until.unwrap_or(times.at));
+    }
+    let contest = Contest::new(running.nodes(), &ahead);
+    let generator = Generator::new(course.seed(), abilities);
+    Scene::new(running, settings, generator, contest, course.seed())
 }
 
 async fn conduct(

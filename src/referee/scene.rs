@@ -4,10 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+
 use super::client::{Client, Completion, Running};
 use super::contest::Contest;
 use super::generator::Generator;
-use super::history::{Process, Side, What};
+use super::history::{ANSWER_DROPPED, Process, Side, What};
 use super::recorder::Recorder;
 use super::situation::Situation;
 use crate::model::ident::NodeId;
@@ -52,17 +55,31 @@ pub struct Scene {
     pub settings: Settings,
     /// The longest time by which the referee itself was late, in milliseconds.
     lateness_ms: AtomicU64,
+    /// Held while links or clocks are made what the situation says.
+    pub turn: tokio::sync::Mutex<()>,
     situation: Mutex<Situation>,
+    /// Which answers a fault loses.
+    chance: Mutex<Xoshiro256PlusPlus>,
+    dropped: AtomicU64,
     generator: Mutex<Generator>,
     contest: Mutex<Contest>,
 }
 
 impl Scene {
-    pub fn new(running: Box<dyn Running>, settings: Settings, generator: Generator, contest: Contest) -> Self {
+    /// `seed` decides which answers are lost, where a fault loses some.
+    pub fn new(
+        running: Box<dyn Running>,
+        settings: Settings,
+        generator: Generator,
+        contest: Contest,
+        seed: u64,
+    ) -> Self {
         let situation = Mutex::new(Situation::new(running.nodes()));
+        let chance = Mutex::new(Xoshiro256PlusPlus::seed_from_u64(seed));
         let (generator, contest) = (Mutex::new(generator), Mutex::new(contest));
         let lateness_ms = AtomicU64::new(0);
-        Self { running, recorder: Recorder::start(), settings, lateness_ms, situation, generator, contest }
+        let (recorder, turn, dropped) = (Recorder::start(), tokio::sync::Mutex::default(), AtomicU64::new(0));
+        Self { running, recorder, settings, lateness_ms, turn, situation, chance, dropped, generator, contest }
     }
 
     /// Locks are held for a few lines, never across an await; a panic inside one ends the run as the referee's failure anyway.
@@ -86,6 +103,24 @@ impl Scene {
     pub fn up(&self) -> Vec<NodeId> {
         let situation = self.situation();
         situation.nodes().iter().copied().filter(|node| situation.is_up(*node)).collect()
+    }
+
+    /// Those that are up and in reach of a majority: all, once everything is mended.
+    pub fn core(&self) -> Vec<NodeId> {
+        let situation = self.situation();
+        let inside = |node: &NodeId| matches!(situation.side(*node), Side::Whole | Side::Majority);
+        situation.nodes().iter().copied().filter(inside).collect()
+    }
+
+    /// How many answers were dropped since this was asked last.
+    pub fn answers_dropped(&self) -> u64 {
+        self.dropped.swap(0, Ordering::Relaxed)
+    }
+
+    /// Whether a fault loses this answer.
+    fn drops_answer(&self, node: NodeId) -> bool {
+        let percent = self.situation().answers_lost(node);
+        percent > 0 && self.chance.lock().unwrap_or_else(PoisonError::into_inner).random_ratio(percent.into(), 100)
     }
 
     /// Notes how late the referee's own timers are, until the task is ended.
@@ -118,10 +153,15 @@ impl Scene {
         let invoked = self.recorder.invoke(process, caller.node, self.side(caller.node), what);
         let deadline = Instant::now() + self.settings.timeout;
         let answer = tokio::time::timeout_at((deadline + GRACE).into(), caller.client.call(what, deadline)).await;
-        let completion = answer.unwrap_or_else(|_| match what.is_read() {
-            true => Completion::Fail("the client never returned".to_owned()),
-            false => Completion::Info("the client never returned".to_owned()),
-        });
+        let nothing_known = |why: &str| match what.is_read() {
+            true => Completion::Fail(why.to_owned()),
+            false => Completion::Info(why.to_owned()),
+        };
+        let mut completion = answer.unwrap_or_else(|_| nothing_known("the client never returned"));
+        if matches!(completion, Completion::Ok(_)) && self.drops_answer(caller.node) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            completion = nothing_known(ANSWER_DROPPED);
+        }
         if let Completion::Info(_) = completion {
             // The call may take effect at any later time, so the process can never be said to have gone on to another one.
             caller.process += caller.step;

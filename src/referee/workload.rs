@@ -67,11 +67,11 @@ pub async fn planned_calls(scene: Arc<Scene>, mut caller: Caller, end: Duration)
     caller
 }
 
-/// Reads every name and group once, spread over the callers whose nodes are up. Reads that got no answer are made again a few times.
+/// Reads every name and group once, spread over the callers whose nodes are up and in reach of a majority. Reads that got no answer are made again a few times.
 pub async fn final_reads(scene: &Arc<Scene>, callers: Vec<Caller>) {
-    let up = scene.up();
+    let core = scene.core();
     let mut shares =
-        callers.into_iter().filter(|c| up.contains(&c.node)).map(|c| (c, VecDeque::new())).collect::<Vec<_>>();
+        callers.into_iter().filter(|c| core.contains(&c.node)).map(|c| (c, VecDeque::new())).collect::<Vec<_>>();
     if shares.is_empty() {
         return;
     }

@@ -1,36 +1,33 @@
 //! What `--systems` names: a system that the referee can start, call, harm and look into.
 //!
-//! [`nodes`] runs our own nodes as child processes (started by [`children`], at ports from [`ports`] or each in a namespace of
-//! [`netns`], made of the system calls in [`spaces`]) and calls them through [`registry_client`]; [`mod@reference`] is a registry in
-//! this very process that cannot go wrong, to test the referee with.
+//! [`nodes`] runs our own nodes as child processes (each a [`node`], started by [`children`], at ports from [`ports`]) and calls them
+//! through [`registry_client`]; [`mod@reference`] is a registry in this very process that cannot go wrong, to test the referee with.
+//!
+//! A [`place`] is made ready for harm: links in [`netns`] and disks in [`disks`] (of the system calls in [`spaces`]), [`clocks`];
+//! [`members`] come and go, and [`corruption`] changes files. [`leftovers`]
+//! removes what a run left that was killed.
 
 pub mod children;
+pub mod clocks;
+pub mod corruption;
+pub mod disks;
+pub mod leftovers;
+mod members;
 pub mod netns;
+mod node;
 pub mod nodes;
+pub mod place;
 pub mod ports;
 pub mod reference;
+mod reference_table;
 pub mod registry_client;
 mod spaces;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use crate::model::ident::Mode;
 use crate::referee::client::System;
-use netns::Network;
 use nodes::{OurNodes, Setting};
+pub use place::Place;
 use reference::Reference;
-
-/// What systems need of the place that they are started in.
-#[derive(Clone)]
-pub struct Place {
-    /// The `quorate` program.
-    pub program: PathBuf,
-    /// Where a system keeps what it writes, below its own name. On a real disk.
-    pub dir: PathBuf,
-    /// Where the nodes 1, 2, … have addresses and links of their own. None: they share the loopback interface.
-    pub net: Option<Arc<Network>>,
-}
 
 /// Whether a program of that name is on the path.
 pub fn installed(program: &str) -> bool {
@@ -92,7 +89,7 @@ mod tests {
 
     #[test]
     fn every_name_of_the_command_line_is_known_or_told_to_be_missing() {
-        let place = Place { program: "quorate".into(), dir: "runs".into(), net: None };
+        let place = Place::new("quorate".into(), "runs".into());
         for name in OURS.map(|(name, _, _)| name).into_iter().chain(["reference"]) {
             assert_eq!(named(name, &place).unwrap().name(), name);
         }
@@ -105,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_planted_flaw_takes_nothing_off_what_is_promised() {
-        let place = Place { program: "quorate".into(), dir: "runs".into(), net: None };
+        let place = Place::new("quorate".into(), "runs".into());
         for (name, mode, _) in FLAWED {
             let honest = named(mode.as_str(), &place).unwrap();
             assert_eq!(named(name, &place).unwrap().promises(), honest.promises());
@@ -114,7 +111,7 @@ mod tests {
 
     #[test]
     fn who_asks_for_less_is_promised_less() {
-        let place = Place { program: "quorate".into(), dir: "runs".into(), net: None };
+        let place = Place::new("quorate".into(), "runs".into());
         let promises = |name: &str| named(name, &place).unwrap().promises();
         let Promises { linearizable, one_order, .. } = promises("cp-stale");
         assert!(!linearizable && one_order);

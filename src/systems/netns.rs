@@ -19,6 +19,8 @@ use tokio::time::timeout_at;
 use super::spaces::Space;
 use crate::model::ident::NodeId;
 use crate::referee::client::Reach;
+use crate::referee::schedule::Harm;
+use crate::referee::situation::Links;
 
 pub use super::spaces::own_network;
 
@@ -30,15 +32,6 @@ const REFEREE: u8 = 254;
 const PROBE_WAIT: Duration = Duration::from_millis(400);
 /// A datagram may be lost by a busy machine; one of so many will come through.
 const DATAGRAMS: u32 = 4;
-
-/// What the kernel does to what one node receives.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Links {
-    /// Directed links that pass nothing.
-    pub cut: BTreeSet<(NodeId, NodeId)>,
-    /// Directed links that lose packets: how many of a thousand.
-    pub lossy: BTreeMap<(NodeId, NodeId), u32>,
-}
 
 /// The namespaces, one a node.
 pub struct Network {
@@ -59,6 +52,14 @@ pub fn missing() -> Option<String> {
         }
     }
     None
+}
+
+/// Why the kernel cannot do this to links; None if it can, or if it is not about links.
+pub fn cannot(harm: &Harm) -> Option<String> {
+    match harm {
+        Harm::Delay { .. } => Some("between namespaces links are not delayed; choose --net loopback".to_owned()),
+        _ => None,
+    }
 }
 
 impl Network {
@@ -103,16 +104,11 @@ impl Network {
         }
     }
 
-    /// Makes exactly these directed links pass nothing, and all others everything.
-    pub async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()> {
-        self.set(Links { cut: links.iter().copied().collect(), lossy: BTreeMap::new() }).await
-    }
-
-    /// Puts exactly this in force. The kernel drops at the receiver: what the sender has sent before is dropped, too.
-    pub async fn set(&self, links: Links) -> anyhow::Result<()> {
+    /// Puts exactly this in force, but for delays. The kernel drops at the receiver: what the sender has sent before is dropped, too.
+    pub async fn set(&self, links: &Links) -> anyhow::Result<()> {
         let mut tasks = JoinSet::new();
         for (node, space) in &self.spaces {
-            let (node, space, rules) = (*node, space.clone(), rules(*node, &links));
+            let (node, space, rules) = (*node, space.clone(), rules(*node, links));
             tasks.spawn_blocking(move || {
                 let mut nft = Command::new("nft");
                 nft.args(["-f", "-"]);
@@ -230,8 +226,8 @@ fn rules(node: NodeId, links: &Links) -> String {
     let host = |node: NodeId| address(u8::try_from(node).unwrap_or(REFEREE));
     let cut = links.cut.iter().filter(|(_, to)| *to == node);
     let mut rules = cut.map(|(from, _)| format!("ip saddr {} drop\n", host(*from))).collect::<String>();
-    for ((from, _), permille) in links.lossy.iter().filter(|((_, to), _)| *to == node) {
-        rules += &format!("ip saddr {} numgen random mod 1000 < {permille} drop\n", host(*from));
+    for ((from, _), percent) in links.loss.iter().filter(|((_, to), _)| *to == node) {
+        rules += &format!("ip saddr {} numgen random mod 100 < {percent} drop\n", host(*from));
     }
     format!(
         "flush ruleset\ntable ip quorate {{\nchain input {{\ntype filter hook input priority filter; policy accept;\n{rules}}}\n}}\n"
@@ -272,10 +268,11 @@ mod tests {
 
     #[test]
     fn the_receiver_drops_what_a_cut_link_carries_and_no_other() {
-        let links = Links { cut: [(1, 2), (3, 2), (2, 1)].into(), lossy: [((1, 3), 200)].into() };
+        let (cut, loss) = ([(1, 2), (3, 2), (2, 1)].into(), [((1, 3), 20)].into());
+        let links = Links { cut, loss, ..Links::default() };
         let drops = |node| rules(node, &links).lines().filter(|line| line.ends_with("drop")).count();
         assert_eq!([1, 2, 3, 4].map(drops), [1, 2, 1, 0]);
         assert!(rules(2, &links).contains("ip saddr 10.75.0.3 drop"));
-        assert!(rules(3, &links).contains("ip saddr 10.75.0.1 numgen random mod 1000 < 200 drop"));
+        assert!(rules(3, &links).contains("ip saddr 10.75.0.1 numgen random mod 100 < 20 drop"));
     }
 }

@@ -1,31 +1,31 @@
 //! Our own nodes under test: child processes of this very program, on loopback with faults enabled, or in network namespaces.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use async_trait::async_trait;
-use rustix::process::Signal;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::Place;
 use super::children::{self, Nursery};
-use super::netns::Network;
+use super::node::Node;
 use super::ports::Reserved;
 use super::registry_client::{self, Level, RegistryClient};
+use super::{Place, clocks, corruption, disks, netns};
 use crate::client::call::Caller;
 use crate::model::ident::{Mode, NodeId};
-use crate::referee::client::{Client, Promises, Reach, Running, System};
+use crate::referee::client::{Abilities, Client, Corrupted, Promises, Reach, Running, System};
 use crate::referee::history::{Conflict, View};
+use crate::referee::schedule::Harm;
+use crate::referee::situation::Links;
 use crate::registry::Consistency;
-use crate::wire::cluster::{FaultsBody, PeerFaultsBody};
+use crate::wire::cluster::{FaultsBody, LinkFaultBody, PeerFaultsBody};
 
 /// How often a cluster is started anew when a port was taken in the moment between.
 const STARTS_MAX: usize = 3;
@@ -40,7 +40,6 @@ const PROBE_WAIT: Duration = Duration::from_millis(400);
 const POLL_PERIOD: Duration = Duration::from_millis(50);
 /// Where a node that has an address of its own serves clients and peers.
 const PORTS: (u16, u16) = (7401, 7501);
-
 /// What clients ask of our nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
@@ -115,33 +114,22 @@ impl OurNodes {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let addresses = self.addresses(&(1..=nodes as NodeId).collect::<Vec<_>>())?;
         let members = addresses.iter().map(|(id, (_, peer))| format!("{id}={peer}")).collect::<Vec<_>>().join(",");
-        let (level, net) = (self.setting.level(nodes), self.place.net.clone());
-        let mut cluster = Cluster { mode: self.mode, level, nodes: BTreeMap::new(), nursery: Nursery::new()?, net };
-        for (id, (http, peer)) in addresses {
-            let data = dir.join(format!("node-{id}"));
-            let mut args = vec!["serve".to_owned(), "--exit-with-stdin".to_owned()];
-            if cluster.net.is_none() {
-                args.push("--enable-faults".to_owned());
-            }
-            let pairs = [
-                ("--id", id.to_string()),
-                ("--http", http.to_string()),
-                ("--peer", peer.to_string()),
-                ("--cluster", members.clone()),
-                ("--data", data.display().to_string()),
-            ];
-            args.extend(pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
-            args.extend(self.flaw.into_iter().flat_map(|flaw| ["--flaw".to_owned(), flaw.to_owned()]));
-            let node = Node {
-                id,
-                program: self.place.program.clone(),
-                args,
-                data,
-                log: dir.join(format!("node-{id}.log")),
-                caller: Arc::new(Caller::new(&format!("http://{http}"))?),
-                child: Mutex::new(None),
-            };
-            node.spawn(&cluster)?;
+        let mut cluster = Cluster {
+            mode: self.mode,
+            level: self.setting.level(nodes),
+            nodes: BTreeMap::new(),
+            nursery: Nursery::new()?,
+            ground: self.place.clone(),
+            next_id: AtomicU64::new(nodes as NodeId + 1),
+        };
+        let mut flags =
+            self.flaw.into_iter().flat_map(|flaw| ["--flaw".to_owned(), flaw.to_owned()]).collect::<Vec<_>>();
+        if self.place.net.is_none() {
+            flags.push("--enable-faults".to_owned());
+        }
+        for (id, at) in addresses {
+            let node = Node::new(id, at, &members, flags.clone(), &self.place)?;
+            node.spawn(&cluster.nursery, &self.place)?;
             cluster.nodes.insert(id, node);
         }
         Ok(cluster)
@@ -159,12 +147,17 @@ impl System for OurNodes {
         self.setting.promises(self.mode)
     }
 
+    fn abilities(&self) -> Abilities {
+        // Nobody loses a name in `cp` but to a takeover.
+        Abilities { conflicts: self.mode == Mode::Ap, ..Abilities::ALL }
+    }
+
     async fn start(&self, nodes: usize, _seed: u64) -> anyhow::Result<Box<dyn Running>> {
         let mut tries = 0;
         loop {
             tries += 1;
             if let Some(net) = &self.place.net {
-                net.cut(&[]).await?;
+                net.set(&Links::default()).await?;
             }
             let cluster = self.spawn_all(nodes)?;
             match cluster.whole().await {
@@ -176,89 +169,24 @@ impl System for OurNodes {
     }
 }
 
-/// One node, running or killed.
-struct Node {
-    id: NodeId,
-    program: PathBuf,
-    args: Vec<String>,
-    data: PathBuf,
-    log: PathBuf,
-    caller: Arc<Caller>,
-    child: Mutex<Option<Child>>,
-}
-
-impl Node {
-    fn child(&self) -> MutexGuard<'_, Option<Child>> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn spawn(&self, cluster: &Cluster) -> anyhow::Result<()> {
-        let log = OpenOptions::new().create(true).append(true).open(&self.log);
-        let log: File = log.with_context(|| format!("cannot write {}", self.log.display()))?;
-        let mut command = Command::new(&self.program);
-        command.args(&self.args).stdout(log.try_clone()?).stderr(log);
-        // What this process was told by its environment is not meant for its nodes.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("QUORATE_")) {
-            command.env_remove(name);
-        }
-        if let Some(net) = &cluster.net {
-            net.enter(self.id, &mut command);
-        }
-        let child =
-            cluster.nursery.start(command).with_context(|| format!("cannot start {}", self.program.display()))?;
-        *self.child() = Some(child);
-        Ok(())
-    }
-
-    /// Err if its process has ended, with what it said last.
-    fn lives(&self) -> anyhow::Result<()> {
-        let ended = match self.child().as_mut() {
-            Some(child) => child.try_wait()?,
-            None => return Ok(()),
-        };
-        match ended {
-            None => Ok(()),
-            Some(status) => bail!("{} ended ({status}): {}", self.log.display(), last_line(&self.log)),
-        }
-    }
-
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        match self.child().as_ref() {
-            Some(child) => Ok(children::signal(child, signal)?),
-            None => bail!("it does not run"),
-        }
-    }
-
-    fn kill(&self) -> anyhow::Result<()> {
-        match self.child().take() {
-            Some(mut child) => Ok(children::kill(&mut child)?),
-            None => bail!("it does not run"),
-        }
-    }
-
-    fn runs(&self) -> bool {
-        self.child().is_some()
-    }
-}
-
-fn last_line(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").to_owned()
-}
-
-/// All nodes. Dropped, it kills them and removes their data; their logs stay.
-struct Cluster {
+/// All nodes, by place. Dropped, it kills them and removes their data; their logs stay.
+pub(super) struct Cluster {
     mode: Mode,
     level: Level,
-    nodes: BTreeMap<NodeId, Node>,
-    nursery: Nursery,
-    /// None: all nodes are on loopback, and make their faults themselves.
-    net: Option<Arc<Network>>,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) nursery: Nursery,
+    pub(super) ground: Place,
+    /// For the next new member: an id never comes back.
+    pub(super) next_id: AtomicU64,
 }
 
 impl Cluster {
-    fn node(&self, id: NodeId) -> anyhow::Result<&Node> {
-        self.nodes.get(&id).ok_or_else(|| anyhow!("there is no node {id}"))
+    pub(super) fn node(&self, place: NodeId) -> anyhow::Result<&Node> {
+        self.nodes.get(&place).ok_or_else(|| anyhow!("there is no node {place}"))
+    }
+
+    pub(super) fn place_of(&self, id: NodeId) -> Option<NodeId> {
+        self.nodes.iter().find(|(_, node)| node.id() == id).map(|(place, _)| *place)
     }
 
     /// Waits until every node serves both modes, knows every other and the leader.
@@ -279,8 +207,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Asks every node that runs the same, all at once.
-    async fn ask_all<T, F>(&self, ask: impl Fn(NodeId, Arc<Caller>) -> F) -> Vec<(NodeId, T)>
+    /// Whether a node answers its clients.
+    pub(super) async fn serves(&self, place: NodeId) -> bool {
+        let Ok(node) = self.node(place) else { return false };
+        node.caller.ready(Some(self.mode), ANSWER_MAX).await.is_ok_and(|answer| answer.ready)
+    }
+
+    /// Asks every node that runs the same, all at once; by place.
+    pub(super) async fn ask_all<T, F>(&self, ask: impl Fn(NodeId, Arc<Caller>) -> F) -> Vec<(NodeId, T)>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
@@ -291,6 +225,24 @@ impl Cluster {
             tasks.spawn(async move { (id, asked.await) });
         }
         tasks.join_all().await
+    }
+
+    /// What each node is to do to its links. At both ends: what a node has handed to its kernel before a cut is dropped by the receiver.
+    /// What is lost or slow is so at the sender alone, or it would be twice.
+    fn faults(&self, links: &Links) -> BTreeMap<NodeId, FaultsBody> {
+        let mut all = BTreeMap::<NodeId, FaultsBody>::new();
+        let id = |place: NodeId| self.nodes.get(&place).map_or(place, Node::id);
+        let mut outgoing = |(from, to): (NodeId, NodeId), change: &dyn Fn(&mut LinkFaultBody)| {
+            change(&mut all.entry(from).or_default().peers.entry(id(to)).or_default().outgoing);
+        };
+        links.loss.iter().for_each(|(link, percent)| outgoing(*link, &|fault| fault.loss = f64::from(*percent) / 1e2));
+        links.delay.iter().for_each(|(link, ms)| outgoing(*link, &|fault| fault.delay_ms = u64::from(*ms)));
+        links.cut.iter().for_each(|link| outgoing(*link, &|fault| fault.drop = true));
+        for (from, to) in &links.cut {
+            let peers = &mut all.entry(*to).or_default().peers;
+            peers.entry(id(*from)).or_insert_with(PeerFaultsBody::default).incoming.drop = true;
+        }
+        all
     }
 }
 
@@ -323,47 +275,51 @@ impl Running for Cluster {
     }
 
     async fn leader(&self) -> Option<NodeId> {
-        if !self.has_leader() {
-            return None;
-        }
-        let answers = self.ask_all(|_, caller| async move { caller.cluster(ANSWER_MAX).await.ok()?.leader }).await;
-        let mut votes = BTreeMap::<NodeId, usize>::new();
-        for leader in answers.into_iter().filter_map(|(_, leader)| leader) {
-            *votes.entry(leader).or_default() += 1;
-        }
-        votes.into_iter().find(|(_, votes)| votes * 2 > self.nodes.len()).map(|(leader, _)| leader)
+        if self.has_leader() { self.cp_leader().await } else { None }
     }
 
-    async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()> {
-        if let Some(net) = &self.net {
-            return net.cut(links).await;
+    fn cannot(&self, harm: &Harm) -> Option<String> {
+        match harm {
+            Harm::Skew { .. } if self.ground.clocks.is_none() => Some(clocks::MISSING.to_owned()),
+            Harm::FillDisk { .. } if !self.ground.disks => disks::missing(),
+            _ if self.ground.net.is_some() => netns::cannot(harm),
+            _ => None,
         }
-        // At both ends: what a node has handed to its kernel before the cut is dropped by the receiver.
-        let mut faults = BTreeMap::<NodeId, BTreeMap<NodeId, PeerFaultsBody>>::new();
-        for (from, to) in links {
-            faults.entry(*from).or_default().entry(*to).or_default().outgoing.drop = true;
-            faults.entry(*to).or_default().entry(*from).or_default().incoming.drop = true;
+    }
+
+    async fn set_links(&self, links: &Links) -> anyhow::Result<()> {
+        if let Some(net) = &self.ground.net {
+            return net.set(links).await;
         }
-        let answers = self.ask_all(|id, caller| {
-            let wanted = FaultsBody { peers: faults.get(&id).cloned().unwrap_or_default() };
-            async move { caller.set_faults(&wanted, ANSWER_MAX).await }
+        let faults = self.faults(links);
+        let answers = self.ask_all(|place, caller| {
+            let wanted = faults.get(&place).cloned().unwrap_or_default();
+            async move { (caller.set_faults(&wanted, ANSWER_MAX).await, wanted) }
         });
-        for (id, answer) in answers.await {
-            answer.with_context(|| format!("node {id} did not take its faults"))?;
+        for (place, (answer, wanted)) in answers.await {
+            let in_force = answer.with_context(|| format!("node {place} did not take its faults"))?;
+            if in_force != wanted {
+                bail!("node {place} has put {in_force:?} in force, not {wanted:?}");
+            }
         }
         Ok(())
     }
 
     async fn reached(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Reach> {
-        if let Some(net) = &self.net {
+        if let Some(net) = &self.ground.net {
             return net.reached(node, deadline).await;
         }
         let timeout = deadline.saturating_duration_since(Instant::now());
         let answers = self.node(node)?.caller.probe(PROBE_WAIT, timeout).await?;
         let of = |wanted: fn(bool, bool) -> bool| -> BTreeSet<NodeId> {
-            answers.iter().filter(|(_, probe)| wanted(probe.tcp, probe.udp)).map(|(peer, _)| *peer).collect()
+            let answered = answers.iter().filter(|(_, probe)| wanted(probe.tcp, probe.udp));
+            answered.filter_map(|(peer, _)| self.place_of(*peer)).collect()
         };
         Ok(Reach { fully: of(|tcp, udp| tcp && udp), partly: of(|tcp, udp| tcp != udp), heard_by: None })
+    }
+
+    fn runs(&self, node: NodeId) -> bool {
+        self.node(node).is_ok_and(Node::runs)
     }
 
     async fn kill(&self, node: NodeId) -> anyhow::Result<()> {
@@ -372,10 +328,10 @@ impl Running for Cluster {
 
     async fn restart(&self, id: NodeId) -> anyhow::Result<()> {
         let node = self.node(id)?;
-        node.spawn(self)?;
+        node.spawn(&self.nursery, &self.ground)?;
         loop {
             node.lives()?;
-            if node.caller.ready(Some(self.mode), ANSWER_MAX).await.is_ok_and(|answer| answer.ready) {
+            if self.serves(id).await {
                 return Ok(());
             }
             sleep(POLL_PERIOD).await;
@@ -383,15 +339,67 @@ impl Running for Cluster {
     }
 
     async fn pause(&self, node: NodeId) -> anyhow::Result<()> {
-        self.node(node)?.signal(Signal::STOP)
+        self.node(node)?.pause()
     }
 
     async fn resume(&self, node: NodeId) -> anyhow::Result<()> {
-        self.node(node)?.signal(Signal::CONT)
+        self.node(node)?.resume()
+    }
+
+    async fn transfer(&self, to: NodeId) -> anyhow::Result<()> {
+        self.transfer_to(to).await
+    }
+
+    async fn skew(&self, node: NodeId, offset_ms: i64) -> anyhow::Result<()> {
+        let node = self.node(node)?;
+        node.set_clock(offset_ms)
+    }
+
+    async fn remove(&self, node: NodeId) -> anyhow::Result<()> {
+        self.remove_member(node).await
+    }
+
+    async fn replace(&self, node: NodeId) -> anyhow::Result<()> {
+        self.replace_member(node).await
+    }
+
+    async fn fill_disk(&self, node: NodeId) -> anyhow::Result<()> {
+        let disk = self.node(node)?.disk().context("it has no disk of its own")?;
+        // For a moment only: a disk in a file is filled at the speed of the disk below it.
+        tokio::task::block_in_place(|| disk.fill())
+    }
+
+    async fn empty_disk(&self, node: NodeId) -> anyhow::Result<String> {
+        let node = self.node(node)?;
+        let said = match node.lives() {
+            Err(why) => format!("{why:#}"),
+            Ok(()) => "it went on without room".to_owned(),
+        };
+        node.kill()?;
+        node.disk().context("it has no disk of its own")?.empty()?;
+        Ok(said)
+    }
+
+    async fn corrupt(&self, place: NodeId, seed: u64) -> anyhow::Result<Corrupted> {
+        let node = self.node(place)?;
+        let what = corruption::corrupt(&node.data(), seed)?;
+        node.spawn(&self.nursery, &self.ground)?;
+        // The caller's patience bounds it.
+        loop {
+            if node.lives().is_err() {
+                return Ok(Corrupted::Refused(format!("{what}; it said: {}", node.last_line())));
+            }
+            if self.serves(place).await {
+                return Ok(Corrupted::Runs(format!("{what}; it serves nevertheless")));
+            }
+            sleep(POLL_PERIOD).await;
+        }
     }
 
     async fn view(&self, node: NodeId, deadline: Instant) -> anyhow::Result<View> {
-        registry_client::view(&self.node(node)?.caller, self.mode, node, deadline).await
+        let mut view = registry_client::view(&self.node(node)?.caller, self.mode, node, deadline).await?;
+        view.leader = view.leader.and_then(|leader| self.place_of(leader));
+        Ok(view)
     }
 
     async fn conflicts(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Option<Vec<Conflict>>> {
@@ -402,24 +410,12 @@ impl Running for Cluster {
     }
 
     async fn stop(self: Box<Self>) -> anyhow::Result<()> {
-        let mut running = self.nodes.values().filter_map(|node| node.child().take()).collect::<Vec<_>>();
+        let mut running = self.nodes.values().filter_map(Node::take_child).collect::<Vec<_>>();
         // Waits for processes, so not on a thread that drives other tasks.
         let in_time = tokio::task::spawn_blocking(move || children::end(&mut running, STOP_MAX)).await?;
         if !in_time {
             bail!("a node did not end within {} s of SIGTERM and was killed", STOP_MAX.as_secs());
         }
         Ok(())
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for node in self.nodes.values() {
-            if let Some(mut child) = node.child().take() {
-                // Nothing is left to be done about one that cannot be killed.
-                let _ = children::kill(&mut child);
-            }
-            let _ = fs::remove_dir_all(&node.data);
-        }
     }
 }

@@ -1,15 +1,22 @@
 //! A registry in this very process behind one lock, with nodes that are mere doors to it: linearizable, and never wrong. A door without
 //! contact to a majority refuses everything, a stopped one answers nothing. It shows what the referee makes of a system without flaw.
+//! What it keeps is in [`reference_table`](super::reference_table).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
+use super::reference_table::Table;
 use crate::model::ident::NodeId;
-use crate::referee::client::{Client, Completion, Promises, Reach, Running, System};
-use crate::referee::history::{Conflict, Found, Joined, Membership, Registered, Unregistered, View, What};
+use crate::referee::client::{Abilities, Client, Completion, Promises, Reach, Running, System, Watcher};
+use crate::referee::history::{Conflict, View, What};
+use crate::referee::situation::Links;
+use crate::referee::watched::{Change, ChangeRevision, Watched};
+
+/// How often a stream looks for something new.
+const POLL_PERIOD: Duration = Duration::from_millis(5);
 
 /// The system `reference`.
 pub struct Reference;
@@ -22,6 +29,10 @@ impl System for Reference {
 
     fn promises(&self) -> Promises {
         Promises::LINEARIZABLE
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { conflicts: false, ..Abilities::ALL }
     }
 
     async fn start(&self, nodes: usize, _seed: u64) -> anyhow::Result<Box<dyn Running>> {
@@ -37,26 +48,23 @@ struct RunningReference {
 
 #[derive(Default)]
 struct Registry {
-    revision: u64,
-    names: BTreeMap<String, Grant>,
-    groups: BTreeMap<String, BTreeMap<String, Grant>>,
+    table: Table,
     nodes: Vec<NodeId>,
     cut: BTreeSet<(NodeId, NodeId)>,
     stopped: BTreeSet<NodeId>,
-}
-
-struct Grant {
-    owner: String,
-    token: u64,
+    /// How often each node was stopped.
+    stops: BTreeMap<NodeId, u64>,
 }
 
 impl RunningReference {
     fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.registry)
     }
 
     fn stop_node(&self, node: NodeId) {
-        self.registry().stopped.insert(node);
+        let mut registry = self.registry();
+        registry.stopped.insert(node);
+        *registry.stops.entry(node).or_default() += 1;
     }
 
     fn start_node(&self, node: NodeId) {
@@ -82,8 +90,8 @@ impl Running for RunningReference {
         None
     }
 
-    async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()> {
-        self.registry().cut = links.iter().copied().collect();
+    async fn set_links(&self, links: &Links) -> anyhow::Result<()> {
+        self.registry().cut = links.cut.clone();
         Ok(())
     }
 
@@ -112,15 +120,29 @@ impl Running for RunningReference {
     }
 
     async fn view(&self, node: NodeId, _deadline: Instant) -> anyhow::Result<View> {
-        let registry = self.registry();
-        let names = registry.names.iter().map(|(name, g)| (name.clone(), (g.owner.clone(), g.token.to_string())));
-        let groups = registry.groups.iter().filter(|(_, members)| !members.is_empty());
-        let groups = groups.map(|(group, members)| (group.clone(), members.keys().cloned().collect()));
-        Ok(View { node, names: names.collect(), groups: groups.collect(), leader: None })
+        let mut registry = self.registry();
+        registry.table.pass(Instant::now());
+        Ok(registry.table.view(node))
     }
 
     async fn conflicts(&self, _node: NodeId, _deadline: Instant) -> anyhow::Result<Option<Vec<Conflict>>> {
         Ok(None)
+    }
+
+    async fn watch(
+        &self,
+        node: NodeId,
+        after: Option<&str>,
+        prefix: Option<&str>,
+        _deadline: Instant,
+    ) -> anyhow::Result<Box<dyn Watcher>> {
+        let registry = self.registry();
+        if registry.stopped.contains(&node) {
+            anyhow::bail!("the node is stopped");
+        }
+        let told = after.map_or(Ok(registry.table.revision()), str::parse)?;
+        let (stops, prefix) = (registry.stops_of(node), prefix.map(str::to_owned));
+        Ok(Box::new(Stream { registry: self.registry.clone(), node, prefix, told, stops }))
     }
 
     async fn stop(self: Box<Self>) -> anyhow::Result<()> {
@@ -136,14 +158,16 @@ struct Door {
 #[async_trait]
 impl Client for Door {
     async fn call(&mut self, what: &What, _deadline: Instant) -> Completion {
-        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registry = lock(&self.registry);
         if registry.stopped.contains(&self.node) {
             return Completion::Fail("the node is stopped".to_owned());
         }
-        if (registry.reach(self.node).len() + 1) * 2 <= registry.nodes.len() {
+        if !registry.has_majority(self.node) {
             return Completion::Fail("no majority is in reach".to_owned());
         }
-        match registry.answer(what.clone()) {
+        let now = Instant::now();
+        registry.table.pass(now);
+        match registry.table.answer(what.clone(), now) {
             Some(what) => Completion::Ok(what),
             None => Completion::Fail("no call of a client's".to_owned()),
         }
@@ -160,85 +184,52 @@ impl Registry {
         self.nodes.iter().copied().filter(passes).collect()
     }
 
-    fn answer(&mut self, what: What) -> Option<What> {
-        Some(match what {
-            What::Register { name, owner, .. } => {
-                let result = Some(self.register(&name, &owner));
-                What::Register { name, owner, result }
-            }
-            What::Unregister { name, token, .. } => {
-                let ended = end(&mut self.names, &name, token.as_deref(), self.revision);
-                let result = Some(self.count(ended));
-                What::Unregister { name, token, result }
-            }
-            What::Whereis { name, .. } => {
-                let grant = self.names.get(&name);
-                let found = Found { owner: grant.map(|g| g.owner.clone()), token: grant.map(|g| g.token.to_string()) };
-                What::Whereis { name, result: Some(found) }
-            }
-            What::Join { group, member, .. } => {
-                let result = Some(self.join(&group, &member));
-                What::Join { group, member, result }
-            }
-            What::Leave { group, member, token, .. } => {
-                let members = self.groups.entry(group.clone()).or_default();
-                let ended = end(members, &member, token.as_deref(), self.revision);
-                let result = Some(self.count(ended));
-                What::Leave { group, member, token, result }
-            }
-            What::Members { group, .. } => {
-                let members = self.groups.get(&group).map(|members| members.keys().cloned().collect());
-                let members = members.unwrap_or_default();
-                What::Members { group, result: Some(Membership { members, revision: Some(self.revision) }) }
-            }
-            What::Fault(_) | What::Probe { .. } | What::View(_) | What::Conflicts { .. } => return None,
-        })
+    fn stops_of(&self, node: NodeId) -> u64 {
+        self.stops.get(&node).copied().unwrap_or(0)
     }
 
-    fn register(&mut self, name: &str, owner: &str) -> Registered {
-        match self.names.get(name) {
-            Some(grant) if grant.owner == owner => Registered::Held { token: grant.token.to_string() },
-            Some(grant) => Registered::Taken { owner: grant.owner.clone(), token: grant.token.to_string() },
-            None => {
-                self.revision += 1;
-                self.names.insert(name.to_owned(), Grant { owner: owner.to_owned(), token: self.revision });
-                Registered::Granted { token: self.revision.to_string() }
-            }
-        }
-    }
-
-    fn join(&mut self, group: &str, member: &str) -> Joined {
-        let members = self.groups.entry(group.to_owned()).or_default();
-        let held = members.get(member).map(|grant| grant.token);
-        let token = held.unwrap_or_else(|| {
-            self.revision += 1;
-            members.insert(member.to_owned(), Grant { owner: member.to_owned(), token: self.revision });
-            self.revision
-        });
-        Joined { token: token.to_string(), new: held.is_none(), revision: Some(self.revision) }
-    }
-
-    /// A grant's end is a change.
-    fn count(&mut self, ended: Unregistered) -> Unregistered {
-        if ended == Unregistered::Now {
-            self.revision += 1;
-        }
-        ended
+    fn has_majority(&self, node: NodeId) -> bool {
+        (self.reach(node).len() + 1) * 2 > self.nodes.len()
     }
 }
 
-fn end(grants: &mut BTreeMap<String, Grant>, key: &str, token: Option<&str>, revision: u64) -> Unregistered {
-    let current = grants.get(key).map(|grant| grant.token.to_string());
-    match (token, current) {
-        (None, None) => Unregistered::Absent,
-        (Some(token), current) if current.as_deref() != Some(token) => {
-            // Tokens are revisions: what is not above the latest has been issued.
-            let issued = token.parse::<u64>().is_ok_and(|token| (1..=revision).contains(&token));
-            if issued { Unregistered::Before } else { Unregistered::Never }
-        }
-        _ => {
-            grants.remove(key);
-            Unregistered::Now
+/// A stream of changes out of one node.
+struct Stream {
+    registry: Arc<Mutex<Registry>>,
+    node: NodeId,
+    prefix: Option<String>,
+    told: u64,
+    /// A node that was stopped has forgotten its streams.
+    stops: u64,
+}
+
+#[async_trait]
+impl Watcher for Stream {
+    async fn next(&mut self) -> Option<(Watched, Option<String>)> {
+        loop {
+            {
+                let mut registry = lock(&self.registry);
+                if registry.stops_of(self.node) != self.stops {
+                    return None;
+                }
+                registry.table.pass(Instant::now());
+                if registry.has_majority(self.node) {
+                    for (revision, changes) in registry.table.changes_after(self.told) {
+                        self.told = *revision;
+                        let wanted = |change: &&Change| self.prefix.as_ref().is_none_or(|p| change.key.starts_with(p));
+                        let changes = changes.iter().filter(wanted).cloned().collect::<Vec<_>>();
+                        if !changes.is_empty() {
+                            let told = Watched::Change { revision: ChangeRevision::Number(*revision), changes };
+                            return Some((told, Some(revision.to_string())));
+                        }
+                    }
+                }
+            }
+            tokio::time::sleep(POLL_PERIOD).await;
         }
     }
+}
+
+fn lock(registry: &Mutex<Registry>) -> MutexGuard<'_, Registry> {
+    registry.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,12 +9,15 @@ use async_trait::async_trait;
 
 use crate::client::call::{CallOptions, Caller, CommandError};
 use crate::model::command::{Action, Condition};
+use crate::model::conflict::{ConflictRecord, Contender};
 use crate::model::entry::{Entry, Holder};
-use crate::model::ident::{Group, Meta, Mode, NodeId, Revision, Token};
+use crate::model::ident::{Group, LeaseId, Meta, Mode, NodeId, RecordId, Revision, Token};
 use crate::model::outcome::{Ended, Outcome, Refusal};
 use crate::model::query::{Answer, PAGE_LIMIT_MAX, Page, Query};
 use crate::referee::client::{Client, Completion};
-use crate::referee::history::{Conflict, Found, Joined, Membership, Registered, Unregistered, View, What};
+use crate::referee::history::{
+    Conflict, Found, Joined, KeptAlive, LeaseMade, Membership, Registered, Unregistered, View, What,
+};
 use crate::registry::{Consistency, Provenance, Reply};
 
 /// How much a client asks for beside what the mode gives by itself.
@@ -49,9 +52,25 @@ impl RegistryClient {
                 // Whatever it means, it is no proof that nothing was done.
                 None => Completion::Info(format!("an outcome that does not fit the call: {:?}", reply.value)),
             },
-            Err(CommandError::NotApplied(cause)) => Completion::Fail(cause.to_string()),
-            Err(CommandError::Unknown(cause)) => Completion::Info(cause.to_string()),
+            Err(why) => without(why),
         }
+    }
+
+    async fn keep_alive(&self, lease: &str, seen: &[String], options: &CallOptions) -> Completion {
+        let (id, records) = match (lease.parse::<LeaseId>(), seen.iter().map(|id| id.parse()).collect()) {
+            (Ok(id), Ok(records)) => (id, records),
+            // Nothing was sent.
+            (Err(why), _) | (_, Err(why)) => return Completion::Fail(why.to_string()),
+        };
+        let records: Vec<RecordId> = records;
+        let result = match self.caller.keep_alive(self.mode, &id, &records, options).await {
+            Ok(Ok(kept)) => KeptAlive::Alive { lost: kept.lost.into_iter().map(conflict).collect(), moved: kept.moved },
+            Ok(Err(Refusal::LeaseExpired)) => KeptAlive::Ended,
+            Ok(Err(Refusal::LeaseUnknown)) => KeptAlive::Unknown,
+            Ok(Err(other)) => return Completion::Info(format!("a refusal that does not fit the call: {other:?}")),
+            Err(why) => return without(why),
+        };
+        Completion::Ok(What::KeepAlive { lease: lease.to_owned(), seen: seen.to_vec(), result: Some(result) })
     }
 
     async fn query(&self, what: &What, query: Query, options: &CallOptions) -> Completion {
@@ -65,12 +84,22 @@ impl RegistryClient {
     }
 }
 
+fn without(why: CommandError) -> Completion {
+    match why {
+        CommandError::NotApplied(cause) => Completion::Fail(cause.to_string()),
+        CommandError::Unknown(cause) => Completion::Info(cause.to_string()),
+    }
+}
+
 #[async_trait]
 impl Client for RegistryClient {
     async fn call(&mut self, what: &What, deadline: Instant) -> Completion {
         let timeout = deadline.saturating_duration_since(Instant::now());
         let Level { consistency, acks } = self.level;
         let options = CallOptions { timeout, consistency, acks, ..CallOptions::default() };
+        if let What::KeepAlive { lease, seen, .. } = what {
+            return self.keep_alive(lease, seen, &options).await;
+        }
         match asked(self.mode, what) {
             Ok(Asked::Command(action)) => self.command(what, action, &options).await,
             Ok(Asked::Query(query)) => self.query(what, query, &options).await,
@@ -88,22 +117,34 @@ enum Asked {
 /// A call in the registry's words.
 fn asked(mode: Mode, what: &What) -> anyhow::Result<Asked> {
     let token = |token: &Option<String>| token.as_deref().map(|token| Token::parse(mode, token)).transpose();
+    let lease = |lease: &Option<String>| lease.as_deref().map(str::parse::<LeaseId>).transpose();
     Ok(match what {
-        What::Register { name, owner, .. } => Asked::Command(Action::Register {
+        What::Register { name, owner, lease: under, .. } => Asked::Command(Action::Register {
             name: name.parse()?,
             owner: owner.parse()?,
             meta: Meta::empty(),
-            lease: None,
+            lease: lease(under)?,
             condition: Condition::Free,
         }),
+        What::Renew { name, owner, lease: under, token: of, .. } => Asked::Command(Action::Register {
+            name: name.parse()?,
+            owner: owner.parse()?,
+            meta: Meta::empty(),
+            lease: lease(under)?,
+            condition: Condition::Token(Token::parse(mode, of)?),
+        }),
+        What::CreateLease { lease, ttl_ms, .. } => {
+            Asked::Command(Action::CreateLease { lease: Some(lease.parse()?), ttl_ms: *ttl_ms, credential: None })
+        }
+        What::Revoke { lease, .. } => Asked::Command(Action::RevokeLease { lease: lease.parse()?, by: None }),
         What::Unregister { name, token: of, .. } => {
             Asked::Command(Action::Unregister { name: name.parse()?, token: token(of)? })
         }
-        What::Join { group, member, .. } => Asked::Command(Action::Join {
+        What::Join { group, member, lease: under, .. } => Asked::Command(Action::Join {
             group: group.parse()?,
             member: member.parse()?,
             meta: Meta::empty(),
-            lease: None,
+            lease: lease(under)?,
         }),
         What::Leave { group, member, token: of, .. } => {
             Asked::Command(Action::Leave { group: group.parse()?, member: member.parse()?, token: token(of)? })
@@ -112,7 +153,13 @@ fn asked(mode: Mode, what: &What) -> anyhow::Result<Asked> {
         What::Members { group, .. } => {
             Asked::Query(Query::Members { group: group.parse()?, page: whole_page(None), node: None })
         }
-        What::Fault(_) | What::Probe { .. } | What::View(_) | What::Conflicts { .. } => bail!("no call of a client's"),
+        What::KeepAlive { .. }
+        | What::GuardedWrite { .. }
+        | What::Watched(_)
+        | What::Fault(_)
+        | What::Probe { .. }
+        | What::View(_)
+        | What::Conflicts { .. } => bail!("no command and no question"),
     })
 }
 
@@ -120,33 +167,70 @@ fn asked(mode: Mode, what: &What) -> anyhow::Result<Asked> {
 fn told(what: &What, reply: &Reply<Outcome>) -> Option<What> {
     let revision = revision(&reply.revision);
     Some(match (what.clone(), &reply.value) {
-        (What::Register { name, owner, .. }, outcome) => {
+        (What::Register { name, owner, lease, .. }, outcome) => {
+            What::Register { name, owner, lease, result: Some(registered(outcome)?) }
+        }
+        (What::Renew { name, owner, lease, token, .. }, outcome) => {
+            What::Renew { name, owner, lease, token, result: Some(registered(outcome)?) }
+        }
+        (What::CreateLease { lease, ttl_ms, .. }, outcome) => {
             let result = match outcome {
-                Outcome::Granted { entry, .. } => Registered::Granted { token: entry.token.to_string() },
-                Outcome::Held { entry } => Registered::Held { token: entry.token.to_string() },
-                Outcome::Refused(Refusal::NameTaken { current }) => {
-                    Registered::Taken { owner: current.holder_text().to_owned(), token: current.token.to_string() }
-                }
-                Outcome::Refused(_) | Outcome::Ended(_) | Outcome::LeaseCreated { .. } | Outcome::LeaseHeld { .. } => {
+                Outcome::LeaseCreated { .. } | Outcome::LeaseHeld { .. } => LeaseMade::Made,
+                Outcome::Refused(Refusal::LeaseTaken | Refusal::LeaseExpired) => LeaseMade::Refused,
+                Outcome::Refused(_) | Outcome::Ended(_) | Outcome::Granted { .. } | Outcome::Held { .. } => {
                     return None;
                 }
             };
-            What::Register { name, owner, result: Some(result) }
+            What::CreateLease { lease, ttl_ms, result: Some(result) }
         }
+        (What::Revoke { lease, .. }, outcome) => What::Revoke { lease, result: Some(revoked(outcome)?) },
         (What::Unregister { name, token, .. }, outcome) => {
             What::Unregister { name, token, result: Some(ended(outcome)?) }
         }
         (What::Leave { group, member, token, .. }, outcome) => {
             What::Leave { group, member, token, result: Some(ended(outcome)?) }
         }
-        (What::Join { group, member, .. }, Outcome::Granted { entry, .. }) => {
-            What::Join { group, member, result: Some(Joined { token: entry.token.to_string(), new: true, revision }) }
-        }
-        (What::Join { group, member, .. }, Outcome::Held { entry }) => {
-            What::Join { group, member, result: Some(Joined { token: entry.token.to_string(), new: false, revision }) }
+        (What::Join { group, member, lease, .. }, outcome) => {
+            let (token, new, no_lease) = match outcome {
+                Outcome::Granted { entry, .. } => (entry.token.to_string(), true, false),
+                Outcome::Held { entry } => (entry.token.to_string(), false, false),
+                Outcome::Refused(Refusal::LeaseExpired | Refusal::LeaseUnknown) => (String::new(), false, true),
+                Outcome::Refused(_) | Outcome::Ended(_) | Outcome::LeaseCreated { .. } | Outcome::LeaseHeld { .. } => {
+                    return None;
+                }
+            };
+            What::Join { group, member, lease, result: Some(Joined { token, new, no_lease, revision }) }
         }
         _ => return None,
     })
+}
+
+fn registered(outcome: &Outcome) -> Option<Registered> {
+    Some(match outcome {
+        Outcome::Granted { entry, .. } => Registered::Granted { token: entry.token.to_string() },
+        Outcome::Held { entry } => Registered::Held { token: entry.token.to_string() },
+        Outcome::Refused(Refusal::NameTaken { current }) => {
+            Registered::Taken { owner: current.holder_text().to_owned(), token: current.token.to_string() }
+        }
+        Outcome::Refused(Refusal::TokenStale { .. }) => Registered::Stale,
+        Outcome::Refused(Refusal::LeaseExpired | Refusal::LeaseUnknown) => Registered::NoLease,
+        Outcome::Refused(_) | Outcome::Ended(_) | Outcome::LeaseCreated { .. } | Outcome::LeaseHeld { .. } => {
+            return None;
+        }
+    })
+}
+
+fn revoked(outcome: &Outcome) -> Option<Unregistered> {
+    match outcome {
+        Outcome::Ended(Ended::Now) => Some(Unregistered::Now),
+        Outcome::Ended(Ended::Before) | Outcome::Refused(Refusal::LeaseExpired) => Some(Unregistered::Before),
+        Outcome::Refused(Refusal::LeaseUnknown) => Some(Unregistered::Absent),
+        Outcome::Refused(_)
+        | Outcome::Granted { .. }
+        | Outcome::Held { .. }
+        | Outcome::LeaseCreated { .. }
+        | Outcome::LeaseHeld { .. } => None,
+    }
 }
 
 fn ended(outcome: &Outcome) -> Option<Unregistered> {
@@ -175,8 +259,10 @@ fn answered(what: &What, reply: &Reply<Answer>) -> Option<What> {
         }
         // A group that does not fit one page would not be one answer; the workload makes none.
         (What::Members { group, .. }, Answer::Entries { entries, next: None }) => {
-            let members = entries.iter().map(|entry| entry.holder_text().to_owned()).collect();
-            What::Members { group, result: Some(Membership { members, revision: revision(&reply.revision) }) }
+            let mut members = BTreeSet::new();
+            let twice = entries.iter().map(|entry| entry.holder_text().to_owned());
+            let twice = twice.filter(|member| !members.insert(member.clone())).collect();
+            What::Members { group, result: Some(Membership { members, twice, revision: revision(&reply.revision) }) }
         }
         _ => return None,
     })
@@ -214,6 +300,16 @@ pub async fn view(caller: &Caller, mode: Mode, node: NodeId, deadline: Instant) 
         Mode::Ap => None,
     };
     Ok(View { node, names, groups, leader })
+}
+
+fn conflict(record: ConflictRecord) -> Conflict {
+    let party = |party: Contender| (party.owner.into(), party.token.to_string());
+    Conflict {
+        id: record.id.to_string(),
+        name: record.name.to_string(),
+        loser: party(record.loser),
+        winner: party(record.winner),
+    }
 }
 
 /// Every conflict record that one node knows.

@@ -34,6 +34,13 @@ mod linux {
         leave(UnshareFlags::NEWNET)
     }
 
+    /// Moves this process into a mount namespace of its own: what it mounts is seen by it and its children alone.
+    pub fn own_mounts() -> io::Result<()> {
+        leave(UnshareFlags::NEWNS)?;
+        let private = Command::new("mount").args(["--make-rprivate", "/"]).status()?;
+        private.success().then_some(()).ok_or_else(|| io::Error::other("mount --make-rprivate / did not succeed"))
+    }
+
     impl Space {
         pub fn new() -> io::Result<Self> {
             let made = thread::spawn(|| {
@@ -73,13 +80,17 @@ mod linux {
 }
 
 #[cfg(target_os = "linux")]
-pub use linux::own_network;
+pub use linux::{own_mounts, own_network};
 
 #[cfg(not(target_os = "linux"))]
 mod others {
     use super::*;
 
     pub fn own_network() -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub fn own_mounts() -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -100,4 +111,4 @@ mod others {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub use others::own_network;
+pub use others::{own_mounts, own_network};

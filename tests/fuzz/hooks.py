@@ -1,34 +1,19 @@
 """What the fuzzer has to know of this API beyond its description.
 
-1. Watches and inboxes do not end by themselves: their first bytes are taken, and then they are hung up on.
-2. Requests may ask for what one node in its time cannot give: an answer within a millisecond, the word of five nodes, a revision of
+1. Requests may ask for what one node in its time cannot give: an answer within a millisecond, the word of five nodes, a revision of
    the future. The honest answers are 503 and 504, and both are described; they are taken out so that every 5xx that is left is a
-   finding.
+   finding. For the same reason calls are given more time than they have unless it is given: the disk may be busy with other things.
+2. On a stream whose filter or owner was drawn at random nothing ever comes. Watches are widened, and most inboxes are those of the owner
+   that the writer writes to, so that there are events to hold against the description.
 """
 
-from urllib.parse import urlsplit
+import itertools
 
-import requests
 import schemathesis
+from schemathesis.generation import GenerationMode
 
-_send = requests.Session.send
-
-
-def _send_and_hang_up(self, request, **kwargs):
-    path = urlsplit(request.url).path
-    if not (path.endswith("/watch") or "/inbox/" in path):
-        return _send(self, request, **kwargs)
-    response = _send(self, request, **{**kwargs, "stream": True})
-    if response.status_code == 200:
-        response._content = response.raw.read1(64)
-        response._content_consumed = True
-        response.close()
-    else:
-        response.content
-    return response
-
-
-requests.Session.send = _send_and_hang_up
+TIMEOUT_MS = 10_000
+_inboxes = itertools.count()
 
 
 def _number(value):
@@ -38,12 +23,22 @@ def _number(value):
         return None
 
 
+def _is_fine(case):
+    return case.meta is None or case.meta.generation.mode == GenerationMode.POSITIVE
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
+    if case.operation.path.endswith("/watch"):
+        query = case.query or {}
+        prefixes = query.get("name_prefix", [])
+        case.query = {**query, "name_prefix": [*(prefixes if isinstance(prefixes, list) else [prefixes]), ""]}
+    if _is_fine(case) and case.operation.path.endswith("/inbox/{owner}") and next(_inboxes) % 8 != 0:
+        case.path_parameters["owner"] = "reader"
     query = case.query
     if not query:
         return
-    for name, least, most, instead in [("timeout_ms", 1, 30_000, 5_000), ("w", 1, 1_000, 1), ("r", 1, 1_000, 1)]:
+    for name, least, most, instead in [("timeout_ms", 1, 30_000, TIMEOUT_MS), ("w", 1, 1_000, 1), ("r", 1, 1_000, 1)]:
         number = _number(query.get(name))
         # What is out of bounds stays: it has to be refused.
         if number is not None and least <= number <= most:

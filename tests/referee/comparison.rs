@@ -5,9 +5,10 @@ use std::path::Path;
 use quorate::referee::analysis::Findings;
 use quorate::referee::analysis::verdict::Verdict;
 use quorate::referee::compare::{Comparison, Entrant, compare};
+use quorate::referee::nemesis::Course;
+use quorate::referee::plan::Plan;
 use quorate::referee::report;
 use quorate::referee::scene::Settings;
-use quorate::referee::schedule::Plan;
 use quorate::systems::{Place, is_ours, named};
 use tokio::sync::{Mutex, watch};
 
@@ -39,12 +40,15 @@ impl Run {
     }
 
     fn comparison(&self, out: &Path) -> Comparison {
-        let place = Place { program: env!("CARGO_BIN_EXE_quorate").into(), dir: out.to_owned(), net: None };
+        let place = Place::new(env!("CARGO_BIN_EXE_quorate").into(), out.to_owned());
         let entrant = |name: &&str| Entrant { system: named(name, &place).unwrap(), decides: is_ours(name) };
         Comparison {
             entrants: self.systems.iter().map(entrant).collect(),
             skipped: Vec::new(),
-            plan: Plan::new(&self.faults.parse().unwrap(), self.seconds, self.nodes, self.seed).unwrap(),
+            course: Course::Symbolic(
+                Plan::new(&self.faults.parse().unwrap(), self.seconds, self.nodes, self.seed).unwrap(),
+            ),
+            nodes: self.nodes,
             settings: Settings::default(),
             out: out.to_owned(),
             command: String::new(),

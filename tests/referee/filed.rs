@@ -147,6 +147,10 @@ fn shown(token: &Option<Token>) -> String {
     token.as_ref().map_or(String::new(), |token| format!("{token:?}"))
 }
 
+fn joined(token: &Option<Token>, new: bool) -> Joined {
+    Joined { token: shown(token), new, no_lease: false, revision: None }
+}
+
 pub fn names_ndjson(calls: &[Call<NameOp, NameRet>]) -> String {
     ndjson(calls, |call, returns| {
         let name = "n".to_owned();
@@ -155,6 +159,7 @@ pub fn names_ndjson(calls: &[Call<NameOp, NameRet>]) -> String {
             NameOp::Register { owner } | NameOp::Takeover { owner } => What::Register {
                 name,
                 owner: owner.to_string(),
+                lease: None,
                 result: ret.map(|ret| match ret {
                     NameRet::Granted { token } => Registered::Granted { token: shown(token) },
                     NameRet::Held { token } => Registered::Held { token: shown(token) },
@@ -175,6 +180,7 @@ pub fn names_ndjson(calls: &[Call<NameOp, NameRet>]) -> String {
                     other => panic!("{other:?} to an unregister"),
                 }),
             },
+            NameOp::LeaseEnds { .. } => panic!("no client calls that"),
             NameOp::Whereis => What::Whereis {
                 name,
                 result: ret.map(|ret| match ret {
@@ -196,9 +202,10 @@ pub fn groups_ndjson(calls: &[Call<GroupOp, GroupRet>]) -> String {
             GroupOp::Join { member } => What::Join {
                 group,
                 member: member.to_string(),
+                lease: None,
                 result: ret.map(|ret| match ret {
-                    GroupRet::Joined { token } => Joined { token: shown(token), new: true, revision: None },
-                    GroupRet::Held { token } => Joined { token: shown(token), new: false, revision: None },
+                    GroupRet::Joined { token } => joined(token, true),
+                    GroupRet::Held { token } => joined(token, false),
                     other => panic!("{other:?} to a join"),
                 }),
             },
@@ -214,11 +221,13 @@ pub fn groups_ndjson(calls: &[Call<GroupOp, GroupRet>]) -> String {
                     other => panic!("{other:?} to a leave"),
                 }),
             },
+            GroupOp::LeaseEnds { .. } => panic!("no client calls that"),
             GroupOp::Members => What::Members {
                 group,
                 result: ret.map(|ret| match ret {
                     GroupRet::Members { members, revision } => Membership {
                         members: members.iter().map(|member| member.to_string()).collect(),
+                        twice: Default::default(),
                         revision: *revision,
                     },
                     other => panic!("{other:?} to members"),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate::referee::client::Promises;
+use quorate::referee::client::{Abilities, Promises};
 use quorate::referee::history::{
     Conflict, Event, FaultEvent, Found, Header, Installed, Joined, Kind, Membership, Process, Registered, Side,
     Unregistered, View, What,
@@ -74,7 +74,9 @@ impl Log {
             What::Fault(FaultEvent {
                 id: self.faults,
                 kind: kind.to_owned(),
+                harm: String::new(),
                 begins,
+                lasts: false,
                 cut: cut.clone(),
                 nodes: nodes.clone(),
                 state,
@@ -136,6 +138,7 @@ impl Log {
                 concurrency: 10,
             },
             promises,
+            abilities: Abilities::ALL,
             decides: true,
             events: self.events(),
             required: Vec::new(),
@@ -159,12 +162,12 @@ pub fn between(left: &[u64], right: &[u64]) -> Vec<(u64, u64)> {
 
 pub fn register(name: &str, owner: &str, token: &str) -> What {
     let result = Some(Registered::Granted { token: token.to_owned() });
-    What::Register { name: name.to_owned(), owner: owner.to_owned(), result }
+    What::Register { name: name.to_owned(), owner: owner.to_owned(), lease: None, result }
 }
 
 pub fn taken(name: &str, owner: &str, by: &str, token: &str) -> What {
     let result = Some(Registered::Taken { owner: by.to_owned(), token: token.to_owned() });
-    What::Register { name: name.to_owned(), owner: owner.to_owned(), result }
+    What::Register { name: name.to_owned(), owner: owner.to_owned(), lease: None, result }
 }
 
 pub fn unregister(name: &str, token: &str) -> What {
@@ -177,8 +180,8 @@ pub fn whereis(name: &str, found: Option<(&str, &str)>) -> What {
 }
 
 pub fn join(group: &str, member: &str, token: &str) -> What {
-    let result = Some(Joined { token: token.to_owned(), new: true, revision: token.parse().ok() });
-    What::Join { group: group.to_owned(), member: member.to_owned(), result }
+    let result = Some(Joined { token: token.to_owned(), new: true, no_lease: false, revision: token.parse().ok() });
+    What::Join { group: group.to_owned(), member: member.to_owned(), lease: None, result }
 }
 
 pub fn leave(group: &str, member: &str, token: &str) -> What {
@@ -187,7 +190,10 @@ pub fn leave(group: &str, member: &str, token: &str) -> What {
 }
 
 pub fn members(group: &str, members: &[&str], revision: Option<u64>) -> What {
-    What::Members { group: group.to_owned(), result: Some(Membership { members: set(members), revision }) }
+    What::Members {
+        group: group.to_owned(),
+        result: Some(Membership { members: set(members), twice: BTreeSet::new(), revision }),
+    }
 }
 
 pub fn record(id: &str, name: &str, loser: (&str, &str), winner: (&str, &str)) -> Conflict {
@@ -198,12 +204,19 @@ pub fn record(id: &str, name: &str, loser: (&str, &str), winner: (&str, &str)) -
 fn without_result(what: &What) -> What {
     let mut asked = what.clone();
     match &mut asked {
-        What::Register { result, .. } => *result = None,
-        What::Unregister { result, .. } | What::Leave { result, .. } => *result = None,
+        What::Register { result, .. } | What::Renew { result, .. } => *result = None,
+        What::Unregister { result, .. } | What::Leave { result, .. } | What::Revoke { result, .. } => *result = None,
+        What::CreateLease { result, .. } => *result = None,
+        What::KeepAlive { result, .. } => *result = None,
         What::Whereis { result, .. } => *result = None,
         What::Join { result, .. } => *result = None,
         What::Members { result, .. } => *result = None,
-        What::Fault(_) | What::Probe { .. } | What::View(_) | What::Conflicts { .. } => {}
+        What::GuardedWrite { .. }
+        | What::Watched(_)
+        | What::Fault(_)
+        | What::Probe { .. }
+        | What::View(_)
+        | What::Conflicts { .. } => {}
     }
     asked
 }

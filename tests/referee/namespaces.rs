@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use quorate::referee::situation::Links;
 use quorate::systems::netns::{self, Network};
 
 /// Set in the process that has a network namespace of its own.
@@ -46,11 +47,11 @@ fn a_link_passes_nothing_in_the_one_direction_in_which_it_is_cut() {
         };
         let set = |peers: &[u64]| peers.iter().copied().collect::<BTreeSet<_>>();
         assert_eq!(reached(1).await, (set(&[2, 3]), set(&[2, 3])));
-        net.cut(&[(1, 2)]).await.unwrap();
+        net.set(&Links { cut: [(1, 2)].into(), ..Links::default() }).await.unwrap();
         assert_eq!(reached(1).await, (set(&[3]), set(&[3])));
         assert_eq!(reached(2).await, (set(&[3]), set(&[1, 3])));
         assert_eq!(reached(3).await, (set(&[1, 2]), set(&[1, 2])));
-        net.cut(&[]).await.unwrap();
+        net.set(&Links::default()).await.unwrap();
         assert_eq!(reached(1).await, (set(&[2, 3]), set(&[2, 3])));
     });
 }

@@ -88,7 +88,7 @@ fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_started() {
     std::fs::write(taken.join("report.json"), "{}").unwrap();
     let taken = taken.to_str().unwrap();
     let cases: &[(&[&str], &str)] = &[
-        (&["--faults", "flap"], "\"flap\" is no fault of this version; there are halves, isolate-leader, kill, pause"),
+        (&["--faults", "flip"], "\"flip\" is no fault; there are halves, isolate-leader, ring"),
         (&["--systems", "cp,etcd"], "etcd is not in this version; there are cp, ap, cp-stale"),
         (&["--systems", "zab"], "\"zab\" is no system"),
         (&["--systems", "cp,cp"], "cp is given twice"),

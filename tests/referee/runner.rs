@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use quorate::model::ident::NodeId;
 use quorate::referee::analysis::verdict::Verdict;
-use quorate::referee::client::{Client, Completion, Promises, Reach, Running, System};
+use quorate::referee::client::{Abilities, Client, Completion, Promises, Reach, Running, System, Watcher};
 use quorate::referee::compare::{Comparison, Entrant, compare};
 use quorate::referee::history::{Conflict, Event, Header, Installed, Kind, Process, Registered, Side, View, What};
 use quorate::referee::nemesis::Course;
+use quorate::referee::plan::Plan;
 use quorate::referee::report;
 use quorate::referee::runner::{Recorded, RunnerError, run};
 use quorate::referee::scene::Settings;
-use quorate::referee::schedule::{FaultKind, Plan, Schedule};
+use quorate::referee::schedule::{Harm, Schedule};
+use quorate::referee::situation::Links;
 use quorate::systems::reference::Reference;
 use tokio::sync::watch;
 
@@ -47,6 +49,10 @@ impl System for Odd {
 
     fn promises(&self) -> Promises {
         Reference.promises()
+    }
+
+    fn abilities(&self) -> Abilities {
+        Reference.abilities()
     }
 
     fn missing(&self) -> Option<String> {
@@ -91,17 +97,17 @@ impl Running for RunningOdd {
     async fn leader(&self) -> Option<NodeId> {
         Some(2)
     }
-    fn cannot(&self, kind: FaultKind) -> Option<String> {
-        self.uncuttable.filter(|_| kind.cuts()).map(str::to_owned)
+    fn cannot(&self, harm: &Harm) -> Option<String> {
+        self.uncuttable.filter(|_| !harm.cut().is_empty()).map(str::to_owned)
     }
-    async fn cut(&self, links: &[(NodeId, NodeId)]) -> anyhow::Result<()> {
+    async fn set_links(&self, links: &Links) -> anyhow::Result<()> {
         let so_far = {
             let mut cuts = self.cuts.lock().unwrap();
             *cuts += 1;
             *cuts - 1
         };
         (self.cut)(so_far)?;
-        self.inner.cut(links).await
+        self.inner.set_links(links).await
     }
     async fn reached(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Reach> {
         if self.leaks {
@@ -127,6 +133,15 @@ impl Running for RunningOdd {
     }
     async fn conflicts(&self, node: NodeId, deadline: Instant) -> anyhow::Result<Option<Vec<Conflict>>> {
         self.inner.conflicts(node, deadline).await
+    }
+    async fn watch(
+        &self,
+        node: NodeId,
+        after: Option<&str>,
+        prefix: Option<&str>,
+        deadline: Instant,
+    ) -> anyhow::Result<Box<dyn Watcher>> {
+        self.inner.watch(node, after, prefix, deadline).await
     }
     async fn stop(self: Box<Self>) -> anyhow::Result<()> {
         Ok(())
@@ -210,7 +225,7 @@ async fn a_run_is_a_well_formed_history_that_reads_everything_at_its_end() {
 
     // The leader is node 2, as the cluster said.
     let side = |fault: usize| {
-        let cut = &recorded.schedule.faults[fault].cut;
+        let cut = recorded.schedule.faults[fault].harm.cut();
         cut.iter().filter(|(from, _)| *from == 2).count()
     };
     assert_eq!((side(0), side(1)), (3, 2), "once in the minority, once in the majority");
@@ -284,7 +299,7 @@ async fn stopped_nodes_are_marked_and_come_back() {
     let invoked = recorded.events.iter().filter(|event| event.kind == Kind::Invoke);
     let sides = invoked.filter_map(|event| event.side).collect::<BTreeSet<_>>();
     assert_eq!(sides, BTreeSet::from([Side::Whole, Side::Majority, Side::Stopped]));
-    assert!(recorded.schedule.faults.iter().all(|fault| fault.nodes.contains(&2)));
+    assert!(recorded.schedule.faults.iter().all(|fault| fault.harm.stopped().contains(&2)));
     assert_eq!(recorded.events.iter().rev().find_map(|event| event.side), Some(Side::Whole));
 }
 
@@ -362,7 +377,8 @@ fn comparison(out: &std::path::Path, faults: &str) -> Comparison {
     Comparison {
         entrants: vec![Entrant { system: Box::new(Reference), decides: true }],
         skipped: Vec::new(),
-        plan: Plan::new(&faults.parse().unwrap(), 8, 5, 11).unwrap(),
+        course: Course::Symbolic(Plan::new(&faults.parse().unwrap(), 8, 5, 11).unwrap()),
+        nodes: 5,
         settings: Settings::default(),
         out: out.to_owned(),
         command: "quorate compare --systems reference".to_owned(),

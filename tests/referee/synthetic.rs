@@ -258,12 +258,12 @@ impl World {
             s.owner == owner && s.ended_at.is_empty() && s.known.contains(&node) && !s.name.starts_with("contested")
         });
         match self.rng.random_range(0..10) {
-            0..=3 => What::Register { name, owner, result: None },
+            0..=3 => What::Register { name, owner, lease: None, result: None },
             4 | 5 if held.is_some() && contest.is_none() => {
                 let held = held.expect("just seen").clone();
                 What::Unregister { name: held.name, token: Some(held.token), result: None }
             }
-            6 => What::Join { group: "workers".to_owned(), member: owner, result: None },
+            6 => What::Join { group: "workers".to_owned(), member: owner, lease: None, result: None },
             7 => members("workers", &[], None),
             _ => whereis(&name, None),
         }
@@ -283,7 +283,7 @@ impl World {
         let shown = self.shown(node);
         let token = self.token(node, at);
         match &mut what {
-            What::Register { name, owner, result } => {
+            What::Register { name, owner, result, .. } => {
                 *result = Some(match shown.iter().find(|(n, _, _)| n == name) {
                     Some((_, by, token)) if by == owner => Registered::Held { token: token.clone() },
                     Some((_, by, token)) => Registered::Taken { owner: by.clone(), token: token.clone() },
@@ -308,7 +308,7 @@ impl World {
                 let there = self.joined.entry(0).or_default();
                 let new = !there.contains_key(member);
                 let token = there.entry(member.clone()).or_insert(token).clone();
-                *result = Some(Joined { token, new, revision: None });
+                *result = Some(Joined { token, new, no_lease: false, revision: None });
             }
             What::Members { .. } => {
                 let there: Vec<String> = self.joined.values().flat_map(|m| m.keys().cloned()).collect();

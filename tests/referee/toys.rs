@@ -390,6 +390,10 @@ impl Toy for ToyName {
                 if issued { NameRet::EndedBefore } else { NameRet::NeverIssued }
             }
             (NameOp::Whereis, Some((owner, token))) => NameRet::Found { owner, token: number(token) },
+            (NameOp::LeaseEnds { owner }, holder) => {
+                self.holder = holder.filter(|(held_by, _)| held_by != owner);
+                NameRet::LeaseOver
+            }
         })
     }
 }
@@ -446,6 +450,12 @@ impl Toy for ToyGroup {
                 (None, None) => GroupRet::Absent,
                 (_, _) => GroupRet::EndedBefore,
             },
+            GroupOp::LeaseEnds { member } => {
+                if self.members.remove(member).is_some() {
+                    self.revision += 1;
+                }
+                GroupRet::LeaseOver
+            }
             GroupOp::Members => GroupRet::Members {
                 members: self.members.keys().cloned().collect(),
                 revision: self.versioned.then_some(self.revision),

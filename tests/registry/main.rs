@@ -19,4 +19,5 @@ mod raft_watch;
 mod raft_watch_cluster;
 #[path = "../server/http/reference.rs"]
 mod reference;
+mod restored;
 mod table;

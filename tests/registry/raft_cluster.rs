@@ -82,6 +82,11 @@ impl Cluster {
         self.nodes.remove(&id).unwrap().stop().await;
     }
 
+    /// Links that speak as this node, which is stopped.
+    pub async fn stranger(&self, id: NodeId) -> Links {
+        bind(id, self.members[&id].parse().unwrap()).await
+    }
+
     pub async fn restart(&mut self, id: NodeId) {
         let at = self.members[&id].parse().unwrap();
         self.links.insert(id, bind(id, at).await);

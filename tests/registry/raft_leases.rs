@@ -1,5 +1,7 @@
 //! Leases of `cp` on three nodes in one process, over real links, disks and clocks (protocol C4 and C5).
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate::model::command::{Action, Condition};
@@ -7,6 +9,11 @@ use quorate::model::ident::{CredentialName, LeaseId, NodeId, RecordId};
 use quorate::model::lease::{KeptAlive, LeaseStatus};
 use quorate::model::outcome::{Ended, Outcome, Refusal};
 use quorate::model::query::{Answer, Page, Query};
+use quorate::model::step::Step;
+use quorate::net::clock::SystemClock;
+use quorate::raft::contact::Contacts;
+use quorate::raft::forward::{Ask, Forwarder, Told};
+use quorate::raft::types::Proposal;
 use quorate::raft::{Flaws, RaftConfig};
 use quorate::registry::{CommandFailure, Consistency, KeepAlive, Reason, Registry};
 
@@ -243,6 +250,28 @@ async fn a_leader_that_is_cut_off_keeps_no_lease_alive() {
 async fn the_planted_keep_alive_without_a_round_is_answered_by_a_leader_that_is_cut_off() {
     let flaws = Flaws { keep_alive_without_round: true, ..Flaws::default() };
     assert!(matches!(cut_off(flaws).await, Ok(Ok(_))));
+}
+
+/// What only a leader may propose is not taken from another node, whatever that one takes itself for (C4).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expiry_that_another_node_passes_on_is_refused_and_the_lease_lives() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    execute(&cluster, leader, create("l", 60_000)).await;
+    // A node that was the leader once, and now is nothing but somebody with its address and its id.
+    let deposed = leader % 3 + 1;
+    cluster.stop(deposed).await;
+    let links = cluster.stranger(deposed).await;
+    let addresses = (1..=3).map(|node| (node, cluster.address(node))).collect::<BTreeMap<_, _>>();
+    let contacts = Arc::new(Contacts::new(Arc::new(SystemClock)));
+    let forwarder = Forwarder::new(links, contacts, move |node| addresses.get(&node).cloned());
+    let until = tokio::time::Instant::now() + Duration::from_secs(10);
+    for step in [Step::Expire { leases: vec![1] }, Step::Aged { ms: 90_000 }, Step::KeptAlive { leases: vec![1] }] {
+        let proposal = Proposal::encode(&step).unwrap();
+        let told = forwarder.ask(leader, &Ask::Command { proposal }, until).await;
+        assert!(matches!(told, Ok(Told::Refused(_))), "{step:?}: {told:?}");
+    }
+    assert!(surely_keep(&cluster, leader, "l").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

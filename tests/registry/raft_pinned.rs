@@ -7,12 +7,14 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use openraft::storage::RaftLogStorage;
 use openraft::{BasicNode, Config};
+use quorate::model::step::Step;
 use quorate::net::clock::SystemClock;
 use quorate::net::fault::FaultTable;
 use quorate::net::links::{Identity, Links};
 use quorate::net::wire::RealWire;
 use quorate::raft::contact::Contacts;
 use quorate::raft::durable::Fdatasync;
+use quorate::raft::leases::{Unnoted, note};
 use quorate::raft::log_store::{LogStore, MIRROR_BYTES_MAX};
 use quorate::raft::network::NetworkFactory;
 use quorate::raft::snapshot::SnapshotStore;
@@ -32,6 +34,40 @@ async fn node(data: &TempDir) -> (Raft, LogStore) {
     let (machine, _) = StateMachine::new(snapshots, Some(log.durable()), 100, Arc::default());
     let config = Config { enable_elect: false, ..Config::default() };
     (Raft::new(1, Arc::new(config), network, log.clone(), machine).await.unwrap(), log)
+}
+
+/// Protocol C4: what the timers of one leadership lead to is appended under that very one, or not at all. openraft compares them when it
+/// appends, not before: a node that leads again, or that slept while it did not, must not take the one for the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_note_of_an_earlier_leadership_is_not_appended_under_a_later_one() {
+    let data = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (raft, mut log) = node(&data).await;
+    raft.initialize(BTreeMap::from([(1, BasicNode::new("127.0.0.1:1"))])).await.unwrap();
+    let lead_after = async |former: u64| {
+        raft.trigger().elect(false).await.unwrap();
+        let led = raft.wait(Some(std::time::Duration::from_secs(20)));
+        let leads = |metrics: &openraft::RaftMetrics<_>| {
+            metrics.current_leader == Some(1) && metrics.current_term > former && metrics.last_applied.is_some()
+        };
+        led.metrics(leads, "it leads anew").await.unwrap().current_term
+    };
+    let expiry = Step::Expire { leases: vec![7] };
+    let first = lead_after(0).await;
+    note(&raft, first, &expiry).await.unwrap();
+    // Another one led in between.
+    let last = log.get_log_state().await.unwrap().last_log_id;
+    let vote = Vote::new_committed(first + 1, 2);
+    let request = AppendEntriesRequest { vote, prev_log_id: last, entries: Vec::new(), leader_commit: None };
+    assert!(matches!(raft.append_entries(request).await, Ok(AppendEntriesResponse::Success)));
+    assert_eq!(note(&raft, first, &expiry).await, Err(Unnoted::NotLeader));
+    let second = lead_after(first).await;
+    note(&raft, second, &expiry).await.unwrap();
+    let before = log.get_log_state().await.unwrap().last_log_id;
+    for other in [first, second + 1] {
+        assert_eq!(note(&raft, other, &expiry).await, Err(Unnoted::NotLeader));
+    }
+    assert_eq!(log.get_log_state().await.unwrap().last_log_id, before);
+    raft.shutdown().await.unwrap();
 }
 
 /// Protocol C3 calls a command "not applied" when openraft says that another node is to be asked. That is true only as long as it

@@ -157,7 +157,7 @@ fn shells_can_complete_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = run(1, &["completions", shell]);
         assert_eq!(output.status.code(), Some(0));
-        for word in ["register", "lock", "keepalive", "--no-wait"] {
+        for word in ["register", "lock", "keepalive", "--no-wait", "publish", "inbox", "promote", "--tls-roots"] {
             let bare = word.trim_start_matches('-');
             assert!(said(&output).contains(bare), "{shell}: {word}");
         }

@@ -64,6 +64,8 @@ fn a_node_joins_both_registries_is_removed_for_good_and_never_returns() {
     }
     let four = nodes.join(1, &[]);
     nodes.wait_ready(four);
+    let path = "/v1/ap/names/before";
+    assert_eq!(http(nodes.http_port(four), "GET", path, "").unwrap().status, 200, "it was ready");
     agree_on(&nodes, &[0, 1, 2, four], &[1, 2, 3, 4]);
     for mode in ["cp", "ap"] {
         let path = format!("/v1/{mode}/names/before");
@@ -127,6 +129,41 @@ fn a_node_that_was_away_when_it_was_removed_is_refused_by_every_node_with_one_li
 }
 
 #[test]
+fn a_newcomer_serves_nothing_of_ap_before_it_is_in_and_all_of_it_from_its_first_answer_on() {
+    let mut nodes = Nodes::start(3, &[]);
+    let put = http(nodes.http_port(0), "PUT", "/v1/ap/names/before?w=3", r#"{"owner":"a"}"#).unwrap();
+    assert_eq!(put.status, 201);
+    // Nobody can let it in.
+    nodes.kill(1);
+    nodes.kill(2);
+    let four = nodes.join(0, &[]);
+    until("it lives", || http(nodes.http_port(four), "GET", "/livez", "").is_ok());
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        for (method, path, body) in [
+            ("GET", "/readyz?mode=ap", ""),
+            ("GET", "/v1/ap/names/before", ""),
+            ("PUT", "/v1/ap/names/other", r#"{"owner":"a"}"#),
+            ("POST", "/v1/ap/leases", r#"{"ttl_ms":5000}"#),
+        ] {
+            let answer = http(nodes.http_port(four), method, path, body).unwrap();
+            assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("starting")), "{method} {path}");
+        }
+        sleep(Duration::from_millis(100));
+    }
+    nodes.restart(1);
+    nodes.restart(2);
+    let path = "/v1/ap/names/before";
+    until("it serves", || match http(nodes.http_port(four), "GET", path, "").unwrap() {
+        answer if answer.status == 503 => false,
+        answer => {
+            assert_eq!(answer.status, 200, "its first answer: {answer:?}");
+            true
+        }
+    });
+}
+
+#[test]
 fn what_cannot_join_is_told_why_in_one_line() {
     let nodes = Nodes::start(1, &[]);
     let dir = super::nodes::temporary();
@@ -144,7 +181,7 @@ fn what_cannot_join_is_told_why_in_one_line() {
             3,
             "cannot join by http://127.0.0.1:1",
         ),
-        (&["--id", "2", "--peer", "127.0.0.1:0", "--join", "ftp://x"], 3, "is not http"),
+        (&["--id", "2", "--peer", "127.0.0.1:0", "--join", "ftp://x"], 64, "is not http"),
         (&["--id", "2", "--join", &url, "--cluster", "2=127.0.0.1:1"], 64, "cannot be used with"),
         (&["--id", "2", "--learner"], 64, "--join"),
     ];
@@ -194,7 +231,7 @@ fn work(nodes: &[Arc<Caller>], process: u64, members: &Mutex<Vec<usize>>, stop: 
         let name = format!("n{}", number % 7);
         let what = match number % 5 {
             0 => What::Unregister { name, token: None, result: None },
-            1 | 2 => What::Register { name, owner: format!("o{process:?}"), result: None },
+            1 | 2 => What::Register { name, owner: format!("o{process:?}"), lease: None, result: None },
             _ => What::Whereis { name, result: None },
         };
         let at = {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::faults::{Span, ms};
 use super::ops::{Op, Outcome};
 use super::story::Story;
-use crate::referee::history::Side;
+use crate::referee::history::{ANSWER_DROPPED, Side};
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Availability {
@@ -113,7 +113,7 @@ pub fn find(story: &Story) -> Availability {
 
 /// Whether its node was there to answer.
 fn counts(story: &Story, op: &Op) -> bool {
-    if op.side == Some(Side::Stopped) {
+    if op.side == Some(Side::Stopped) || op.error == Some(ANSWER_DROPPED) {
         return false;
     }
     let span = Span { from: op.invoked, to: op.ended.unwrap_or_else(|| story.run_end()) };

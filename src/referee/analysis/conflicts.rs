@@ -58,7 +58,8 @@ impl Conflicts {
 }
 
 pub fn find(story: &Story) -> Conflicts {
-    let told = last_told(&story.told);
+    let mut told = last_told(&story.told);
+    told.retain(|node, _| story.in_core(*node));
     let mut found = Conflicts { told_by: told.keys().copied().collect(), ..Conflicts::default() };
     let mut by_content: BTreeMap<&Conflict, Vec<NodeId>> = BTreeMap::new();
     for (node, records) in &told {

@@ -72,7 +72,7 @@ pub fn find(story: &Story) -> Convergence {
     for fault in story.faults.felt() {
         let Some(end) = fault.end else { continue };
         let healed = end.to;
-        let still = |other: &&Fault| other.id != fault.id && other.felt(story.run_end()).from <= healed;
+        let still = |other: &&Fault| !other.lasts && other.id != fault.id && other.felt(story.run_end()).from <= healed;
         if story.faults.felt().filter(still).any(|other| other.felt(story.run_end()).to > healed) {
             continue;
         }
@@ -129,7 +129,7 @@ fn rounds(story: &Story, writes: &Writes) -> Vec<Round> {
         latest.insert(seen.node, seen);
         let now = Span { from: seen.at, to: seen.at };
         let up: Vec<NodeId> =
-            story.run.header.nodes.iter().copied().filter(|node| !story.faults.stopped_within(*node, now)).collect();
+            story.core().iter().copied().filter(|node| !story.faults.stopped_within(*node, now)).collect();
         let fresh: Vec<&Seen> = up
             .iter()
             .filter_map(|node| latest.get(node).copied())
@@ -178,7 +178,7 @@ fn classes<T: PartialEq>(values: Vec<T>) -> Vec<usize> {
 
 fn differing_at_end(story: &Story) -> Vec<String> {
     let mut last: BTreeMap<NodeId, &Seen> = BTreeMap::new();
-    story.views.iter().for_each(|seen| {
+    story.views.iter().filter(|seen| story.in_core(seen.node)).for_each(|seen| {
         last.insert(seen.node, seen);
     });
     let views: Vec<&Seen> = last.into_values().collect();

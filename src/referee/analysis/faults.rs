@@ -37,8 +37,12 @@ impl Span {
 pub struct Fault {
     pub id: u64,
     pub kind: String,
+    /// What is done. Empty in histories of before there was a word for it.
+    pub harm: String,
     pub cut: Vec<(NodeId, NodeId)>,
     pub nodes: Vec<NodeId>,
+    /// Meant to last beyond the end of the run.
+    pub lasts: bool,
     pub state: Installed,
     pub detail: String,
     /// From the first word of its beginning until it was in force everywhere.
@@ -69,7 +73,25 @@ impl Fault {
 
     /// Its nodes lose what they had not written down. A paused node wakes as it was.
     pub fn kills(&self) -> bool {
-        !self.nodes.is_empty() && !self.kind.contains("pause")
+        match self.harm.as_str() {
+            "kill" | "replace" | "fill-disk" | "corrupt" => true,
+            "" => !self.nodes.is_empty() && !self.kind.contains("pause"),
+            _ => false,
+        }
+    }
+
+    /// Its nodes never come back: others come in their place.
+    pub fn removes(&self) -> bool {
+        matches!(self.harm.as_str(), "replace" | "corrupt")
+    }
+
+    /// Its nodes answer nobody.
+    pub fn stops(&self) -> bool {
+        self.kills() || self.harm == "pause" || (self.harm.is_empty() && !self.nodes.is_empty())
+    }
+
+    fn stops_node(&self, node: NodeId) -> bool {
+        self.stops() && self.nodes.contains(&node)
     }
 }
 
@@ -120,7 +142,7 @@ impl Faults {
 
     /// Whether the node was stopped, or was being stopped or started, at any moment of the span.
     pub fn stopped_within(&self, node: NodeId, span: Span) -> bool {
-        self.felt().any(|fault| fault.nodes.contains(&node) && fault.felt(self.run_end).touches(span))
+        self.felt().any(|fault| fault.stops_node(node) && fault.felt(self.run_end).touches(span))
     }
 
     /// Whether bytes surely pass from one node to the other at that moment.
@@ -128,12 +150,31 @@ impl Faults {
         let now = Span { from: at, to: at };
         self.felt()
             .filter(|fault| fault.felt(self.run_end).touches(now))
-            .all(|fault| !fault.cut.contains(&(from, to)) && !fault.nodes.contains(&from) && !fault.nodes.contains(&to))
+            .all(|fault| !fault.cut.contains(&(from, to)) && !fault.stops_node(from) && !fault.stops_node(to))
     }
 
-    /// When the last fault was lifted; 0 without faults; None if one never was.
+    /// When the last fault was lifted, or was in force that is meant to last; 0 without faults; None if one was not lifted that
+    /// should have been.
     pub fn last_heal(&self) -> Option<u64> {
-        self.felt().try_fold(0, |last, fault| Some(last.max(fault.end?.to)))
+        self.felt().try_fold(0, |last, fault| {
+            let settled = match (fault.lasts, fault.end) {
+                (true, _) => fault.begin.to,
+                (false, end) => end?.to,
+            };
+            Some(last.max(settled))
+        })
+    }
+
+    /// The nodes among which everything is mended in the end: all, but for those that what lasts has stopped or cut off from a majority.
+    pub fn core(&self, nodes: &[NodeId]) -> Vec<NodeId> {
+        let lasting = self.felt().filter(|fault| fault.lasts).collect::<Vec<_>>();
+        let stopped = |node: NodeId| lasting.iter().any(|fault| fault.stops_node(node));
+        let open = |from: NodeId, to: NodeId| {
+            let cut = |fault: &&Fault| fault.cut.contains(&(from, to)) || fault.cut.contains(&(to, from));
+            from == to || (!stopped(to) && !lasting.iter().any(|fault| cut(&fault)))
+        };
+        let reached = |node: NodeId| nodes.iter().filter(|peer| open(node, **peer)).count();
+        nodes.iter().copied().filter(|node| !stopped(*node) && reached(*node) * 2 > nodes.len()).collect()
     }
 
     /// The start of the next fault after that moment, or the end of the run.
@@ -150,6 +191,8 @@ fn begin(by_id: &mut BTreeMap<u64, Fault>, told: &FaultEvent, time: u64) {
     let fault = by_id.entry(told.id).or_insert_with(|| Fault {
         id: told.id,
         kind: told.kind.clone(),
+        harm: told.harm.clone(),
+        lasts: told.lasts,
         cut: Vec::new(),
         nodes: Vec::new(),
         state: told.state,

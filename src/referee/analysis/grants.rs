@@ -137,14 +137,14 @@ pub fn names<'a>(ops: &[Op<'a>], linearizable: bool) -> Grants<'a> {
     let mut grants = Grants::default();
     for (at, op) in ops.iter().enumerate().filter(|(_, op)| op.possible()) {
         match op.what {
-            What::Register { name, owner, result } => match (result, op.ended, op.outcome) {
+            What::Register { name, owner, result, .. } => match (result, op.ended, op.outcome) {
                 (Some(Registered::Granted { token }), Some(acked), Outcome::Ok) => {
                     grants.grant(grant(op, at, name, owner, token, acked, true));
                 }
                 (Some(Registered::Held { token }), Some(acked), Outcome::Ok) => {
                     grants.grant(grant(op, at, name, owner, token, acked, false));
                 }
-                (Some(Registered::Taken { .. }), _, Outcome::Ok) => {}
+                (Some(Registered::Taken { .. } | Registered::Stale | Registered::NoLease), _, Outcome::Ok) => {}
                 _ => grants.silent.entry(name).or_default().push(Silent { key: name, owner, invoked: op.invoked }),
             },
             What::Unregister { name, token, result } => {
@@ -170,7 +170,8 @@ pub fn groups<'a>(ops: &[Op<'a>], linearizable: bool) -> Grants<'a> {
     let mut grants = Grants::default();
     for (at, op) in ops.iter().enumerate().filter(|(_, op)| op.possible()) {
         match op.what {
-            What::Join { group, member, result } => match (result, op.ended, op.outcome) {
+            What::Join { group, member, result, .. } => match (result, op.ended, op.outcome) {
+                (Some(Joined { no_lease: true, .. }), _, Outcome::Ok) => {}
                 (Some(Joined { token, new, .. }), Some(acked), Outcome::Ok) => {
                     grants.grant(grant(op, at, group, member, token, acked, *new));
                 }

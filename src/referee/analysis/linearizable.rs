@@ -16,6 +16,7 @@ use crate::referee::checker::groups::{self, GroupCall};
 use crate::referee::checker::names::{self, NameCall};
 use crate::referee::checker::{Budget, Verdict, Violation};
 use crate::referee::formats::own::{self, Misplaced};
+use crate::referee::history::What;
 
 /// Steps of each engine per name or group: the same verdict on every machine, in about a second at worst.
 const STEPS_MAX: u64 = 3_000_000;
@@ -86,7 +87,8 @@ fn checked(story: &Story) -> Result<Found, Misplaced> {
     let (name_ops, group_ops) = (invoked(&calls.name_events), invoked(&calls.group_events));
     let check_names = |calls: &[NameCall], ops: &[Option<&Op>]| all(calls, ops, |call| &call.name, names::check);
     let check_groups = |calls: &[GroupCall], ops: &[Option<&Op>]| all(calls, ops, |call| &call.group, groups::check);
-    let writes = |op: &Option<&Op>| op.is_some_and(Op::writes);
+    // An end of a lease is known from what a keep-alive was answered, too.
+    let writes = |op: &Option<&Op>| op.is_some_and(|op| op.writes() || matches!(op.what, What::KeepAlive { .. }));
     let (name_writes, name_write_ops) = only(&calls.names, &name_ops, writes);
     let (group_writes, group_write_ops) = only(&calls.groups, &group_ops, writes);
     Ok(Found {

@@ -98,7 +98,9 @@ fn gone(story: &Story, of: &'static str, grant: &Grant, why: String, losses: &mu
     if story.one_order() || risk.is_none() {
         losses.lost.push(case(of, grant, why));
     } else {
-        let why = format!("{why}; node {} was killed before a peer had surely confirmed it", grant.node.unwrap_or(0));
+        let node = grant.node.unwrap_or(0);
+        let why =
+            format!("{why}; node {node} was killed, cut off or removed for good before a peer had surely confirmed it");
         losses.at_risk.push(case(of, grant, why));
     }
 }
@@ -106,7 +108,17 @@ fn gone(story: &Story, of: &'static str, grant: &Grant, why: String, losses: &mu
 /// From when on an acknowledged grant may be lost without a promise being broken. None: never, or not by this.
 pub fn at_risk_from(story: &Story, grant: &Grant) -> Option<u64> {
     let node = grant.node.filter(|_| !story.one_order())?;
-    spread(story, node, grant.acked, story.run_end(), ns(story.run.bounds.confirmation)).at_risk_from
+    let removed = story.faults.felt().filter(|fault| fault.removes() && fault.nodes.contains(&node));
+    // A grant without a lease counts while the node counts that accepted it (A1): a member removed for good takes its own along.
+    let removed = removed.map(|fault| fault.begin.from).find(|from| *from > grant.acked);
+    removed.or_else(|| risk(story, node, grant.acked))
+}
+
+/// From when on what a node accepted may be known to none that is there in the end.
+fn risk(story: &Story, node: u64, accepted: u64) -> Option<u64> {
+    let spread = spread(story, node, accepted, story.run_end(), ns(story.run.bounds.confirmation));
+    let out_of_reach = || (!spread.known.keys().any(|node| story.in_core(*node))).then_some(accepted);
+    spread.at_risk_from.or_else(out_of_reach)
 }
 
 fn spread(story: &Story, node: u64, from: u64, until: u64, within: u64) -> Spread {
@@ -167,8 +179,7 @@ fn surely_known(story: &Story, grant: &Grant, end: &Ending) -> bool {
 /// Whether the ending itself cannot have been forgotten by a kill.
 fn survives(story: &Story, end: &Ending) -> bool {
     let (Some(node), Some(acked)) = (end.node, end.acked) else { return story.one_order() };
-    story.one_order()
-        || spread(story, node, acked, story.run_end(), ns(story.run.bounds.confirmation)).at_risk_from.is_none()
+    story.one_order() || risk(story, node, acked).is_none()
 }
 
 /// Views list members without tokens, so a later join of the same member, or one that its node did not know of, excuses its presence.

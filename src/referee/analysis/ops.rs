@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::model::ident::NodeId;
-use crate::referee::history::{Event, Kind, Process, Registered, Side, Unregistered, What};
+use crate::referee::history::{Event, KeptAlive, Kind, LeaseMade, Process, Registered, Side, Unregistered, What};
 
 /// One call of a client, from its invocation to what became of it.
 #[derive(Clone, Copy, Debug)]
@@ -95,9 +95,19 @@ impl<'a> Op<'a> {
 
     pub fn writes(&self) -> bool {
         match self.what {
-            What::Register { .. } | What::Unregister { .. } | What::Join { .. } | What::Leave { .. } => true,
-            What::Whereis { .. }
+            What::Register { .. }
+            | What::Unregister { .. }
+            | What::Join { .. }
+            | What::Leave { .. }
+            | What::CreateLease { .. }
+            | What::Revoke { .. } => true,
+            // A renewal and a keep-alive change nothing that anybody else can read.
+            What::Renew { .. }
+            | What::KeepAlive { .. }
+            | What::Whereis { .. }
             | What::Members { .. }
+            | What::GuardedWrite { .. }
+            | What::Watched(_)
             | What::Fault(_)
             | What::Probe { .. }
             | What::View(_)
@@ -111,10 +121,17 @@ impl<'a> Op<'a> {
         self.possible()
             && match self.what {
                 What::Register { result, .. } => matches!(result, None | Some(Registered::Granted { .. })),
-                What::Join { result, .. } => result.as_ref().is_none_or(|joined| joined.new),
+                What::Join { result, .. } => result.as_ref().is_none_or(|joined| joined.new && !joined.no_lease),
                 What::Unregister { result, .. } | What::Leave { result, .. } => ended(result),
-                What::Whereis { .. }
+                // What ends with a lease is accounted for grant by grant.
+                What::CreateLease { .. }
+                | What::KeepAlive { .. }
+                | What::Revoke { .. }
+                | What::Renew { .. }
+                | What::Whereis { .. }
                 | What::Members { .. }
+                | What::GuardedWrite { .. }
+                | What::Watched(_)
                 | What::Fault(_)
                 | What::Probe { .. }
                 | What::View(_)
@@ -125,23 +142,31 @@ impl<'a> Op<'a> {
     /// What it is about: a name or a group.
     pub fn key(&self) -> Key<'a> {
         match self.what {
-            What::Register { name, .. } | What::Unregister { name, .. } | What::Whereis { name, .. } => Key::Name(name),
+            What::Register { name, .. }
+            | What::Renew { name, .. }
+            | What::Unregister { name, .. }
+            | What::Whereis { name, .. } => Key::Name(name),
             What::Join { group, .. } | What::Leave { group, .. } | What::Members { group, .. } => Key::Group(group),
-            What::Fault(_) | What::Probe { .. } | What::View(_) | What::Conflicts { .. } => Key::Other,
+            What::CreateLease { .. }
+            | What::KeepAlive { .. }
+            | What::Revoke { .. }
+            | What::GuardedWrite { .. }
+            | What::Watched(_)
+            | What::Fault(_)
+            | What::Probe { .. }
+            | What::View(_)
+            | What::Conflicts { .. } => Key::Other,
         }
     }
 
     /// One line for a person.
     pub fn tell(&self) -> String {
         let mut line = match self.what {
-            What::Register { name, owner, result } => {
-                let result = match result {
-                    Some(Registered::Granted { token }) => format!(": granted, token {token}"),
-                    Some(Registered::Held { token }) => format!(": held already, token {token}"),
-                    Some(Registered::Taken { owner, token }) => format!(": taken by {owner}, token {token}"),
-                    None => String::new(),
-                };
-                format!("register {name} for {owner}{result}")
+            What::Register { name, owner, lease, result } => {
+                format!("register {name} for {owner}{}{}", under(lease), registered_as(result))
+            }
+            What::Renew { name, owner, lease, token, result } => {
+                format!("renew {name} for {owner}{} with token {token}{}", under(lease), registered_as(result))
             }
             What::Unregister { name, token, result } => {
                 format!("unregister {name}{}{}", with_token(token), ended_as(result))
@@ -154,11 +179,33 @@ impl<'a> Op<'a> {
                 },
                 None => format!("whereis {name}"),
             },
-            What::Join { group, member, result } => match result {
-                Some(joined) if joined.new => format!("join {group} as {member}: joined, token {}", joined.token),
-                Some(joined) => format!("join {group} as {member}: there already, token {}", joined.token),
-                None => format!("join {group} as {member}"),
-            },
+            What::Join { group, member, lease, result } => {
+                let result = match result {
+                    Some(joined) if joined.no_lease => ": the lease has ended".to_owned(),
+                    Some(joined) if joined.new => format!(": joined, token {}", joined.token),
+                    Some(joined) => format!(": there already, token {}", joined.token),
+                    None => String::new(),
+                };
+                format!("join {group} as {member}{}{result}", under(lease))
+            }
+            What::CreateLease { lease, ttl_ms, result } => {
+                let result = match result {
+                    Some(LeaseMade::Made) => ": it lives",
+                    Some(LeaseMade::Refused) => ": the id is not free",
+                    None => "",
+                };
+                format!("create lease {lease} of {ttl_ms} ms{result}")
+            }
+            What::KeepAlive { lease, result, .. } => {
+                let result = match result {
+                    Some(KeptAlive::Alive { .. }) => ": it lives",
+                    Some(KeptAlive::Ended) => ": it has ended",
+                    Some(KeptAlive::Unknown) => ": it is not known",
+                    None => "",
+                };
+                format!("keep lease {lease} alive{result}")
+            }
+            What::Revoke { lease, result } => format!("revoke lease {lease}{}", ended_as(result)),
             What::Leave { group, member, token, result } => {
                 format!("leave {group} as {member}{}{}", with_token(token), ended_as(result))
             }
@@ -170,7 +217,12 @@ impl<'a> Op<'a> {
                 }
                 None => format!("members of {group}"),
             },
-            What::Fault(_) | What::Probe { .. } | What::View(_) | What::Conflicts { .. } => self.f().to_owned(),
+            What::GuardedWrite { .. }
+            | What::Watched(_)
+            | What::Fault(_)
+            | What::Probe { .. }
+            | What::View(_)
+            | What::Conflicts { .. } => self.f().to_owned(),
         };
         match self.outcome {
             Outcome::Ok => {}
@@ -178,6 +230,21 @@ impl<'a> Op<'a> {
             Outcome::Info => line.push_str(": no answer, perhaps applied"),
         }
         line
+    }
+}
+
+fn under(lease: &Option<String>) -> String {
+    lease.as_ref().map(|lease| format!(" under lease {lease}")).unwrap_or_default()
+}
+
+fn registered_as(result: &Option<Registered>) -> String {
+    match result {
+        Some(Registered::Granted { token }) => format!(": granted, token {token}"),
+        Some(Registered::Held { token }) => format!(": held already, token {token}"),
+        Some(Registered::Taken { owner, token }) => format!(": taken by {owner}, token {token}"),
+        Some(Registered::Stale) => ": that grant does not stand any more".to_owned(),
+        Some(Registered::NoLease) => ": the lease has ended".to_owned(),
+        None => String::new(),
     }
 }
 
@@ -206,11 +273,17 @@ pub enum Key<'a> {
 pub fn f_of(what: &What) -> &'static str {
     match what {
         What::Register { .. } => "register",
+        What::Renew { .. } => "renew",
         What::Unregister { .. } => "unregister",
         What::Whereis { .. } => "whereis",
         What::Join { .. } => "join",
         What::Leave { .. } => "leave",
         What::Members { .. } => "members",
+        What::CreateLease { .. } => "create-lease",
+        What::KeepAlive { .. } => "keep-alive",
+        What::Revoke { .. } => "revoke",
+        What::GuardedWrite { .. } => "guarded-write",
+        What::Watched(_) => "watched",
         What::Fault(_) => "fault",
         What::Probe { .. } => "probe",
         What::View(_) => "view",

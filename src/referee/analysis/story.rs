@@ -20,6 +20,8 @@ pub struct Story<'a> {
     pub told: Vec<Told<'a>>,
     pub names: Grants<'a>,
     pub groups: Grants<'a>,
+    /// The nodes among which everything is mended in the end.
+    core: Vec<NodeId>,
     last_write: BTreeMap<Key<'a>, u64>,
 }
 
@@ -67,7 +69,8 @@ impl<'a> Story<'a> {
             let last = last_write.entry(op.key()).or_insert(at);
             *last = at.max(*last);
         }
-        Self { run, ops, faults, views, told, names, groups, last_write }
+        let core = faults.core(&run.header.nodes);
+        Self { run, ops, faults, views, told, names, groups, core, last_write }
     }
 
     /// Whether the writes are said to have one order, so that what one ended is ended everywhere.
@@ -79,25 +82,35 @@ impl<'a> Story<'a> {
         self.faults.run_end()
     }
 
+    /// The nodes among which everything is mended in the end: all of them, unless a fault was meant to last.
+    pub fn core(&self) -> &[NodeId] {
+        &self.core
+    }
+
+    pub fn in_core(&self, node: NodeId) -> bool {
+        self.core.contains(&node)
+    }
+
     /// From when on the key's state is the one that the run leaves behind; None: a fault was never lifted.
     pub fn final_from(&self, key: Key) -> Option<u64> {
         let healed = self.faults.last_heal()?;
         Some(self.last_write.get(&key).copied().unwrap_or(0).max(healed))
     }
 
-    /// What is known of a name at the end: the last read or view of every node that began after the last write and
-    /// after the last heal.
+    /// What is known of a name at the end: the last read or view of every node of the core that began after the last
+    /// write and after the last heal.
     pub fn last_words(&self, name: &str) -> Vec<LastWord<'_>> {
         let Some(from) = self.final_from(Key::Name(name)) else { return Vec::new() };
         let mut last = Latest::default();
-        for op in self.ops.iter().filter(|op| op.invoked >= from) {
+        let in_core = |op: &&Op| op.node.is_none_or(|node| self.in_core(node));
+        for op in self.ops.iter().filter(|op| op.invoked >= from).filter(in_core) {
             if let (What::Whereis { name: of, result: Some(Found { owner, token }) }, Some(at)) = (op.what, op.acked())
                 && of == name
             {
                 last.add(op.node, op.invoked, LastWord { owner: owner.as_deref(), token: token.as_deref(), at });
             }
         }
-        for seen in self.views.iter().filter(|seen| seen.from >= from) {
+        for seen in self.views.iter().filter(|seen| seen.from >= from && self.in_core(seen.node)) {
             let held = seen.view.names.get(name);
             let (owner, token) = (held.map(|held| held.0.as_str()), held.map(|held| held.1.as_str()));
             last.add(Some(seen.node), seen.from, LastWord { owner, token, at: seen.at });
@@ -109,14 +122,15 @@ impl<'a> Story<'a> {
     pub fn last_members(&self, group: &str, member: &str) -> Vec<bool> {
         let Some(from) = self.final_from(Key::Group(group)) else { return Vec::new() };
         let mut last = Latest::default();
-        for op in self.ops.iter().filter(|op| op.invoked >= from && op.acked().is_some()) {
+        let in_core = |op: &&Op| op.node.is_none_or(|node| self.in_core(node));
+        for op in self.ops.iter().filter(|op| op.invoked >= from && op.acked().is_some()).filter(in_core) {
             if let What::Members { group: of, result: Some(found) } = op.what
                 && of == group
             {
                 last.add(op.node, op.invoked, found.members.contains(member));
             }
         }
-        for seen in self.views.iter().filter(|seen| seen.from >= from) {
+        for seen in self.views.iter().filter(|seen| seen.from >= from && self.in_core(seen.node)) {
             let there = seen.view.groups.get(group).is_some_and(|members| members.contains(member));
             last.add(Some(seen.node), seen.from, there);
         }

@@ -7,7 +7,7 @@ use super::faults::{Fault, Span, ms, ns};
 use super::linearizable::Linearizability;
 use super::ops::{Op, Outcome};
 use super::story::Story;
-use crate::referee::history::{Installed, Side, What};
+use crate::referee::history::{ANSWER_DROPPED, Installed, Side, What};
 
 /// In the order from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -85,7 +85,7 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
     if promises.one_order && story.faults.all.iter().any(|fault| leaves_minority(story, fault)) {
         add("minority-refuses", "The minority side refuses writes", true, minority_refuses(story));
     }
-    if promises.majority && !story.faults.all.is_empty() {
+    if promises.majority && story.faults.all.iter().any(|fault| leaves_majority(story, fault)) {
         add("majority-goes-on", "The majority side goes on", true, majority_goes_on(story));
     }
     add("all-answer", "Every node that is up answers", promises.available, all_answer(story, found));
@@ -200,14 +200,30 @@ fn minority_refuses(story: &Story) -> Answer {
     holds(format!("{}: {refused} refused, {left} left unknown, none acknowledged", plural(writes.len(), "write")))
 }
 
+/// Whether it was in force for long enough, and left enough nodes, that the others must have elected somebody and gone on.
+fn leaves_majority(story: &Story, fault: &Fault) -> bool {
+    let nodes = story.run.header.nodes.len();
+    let long = fault.in_force(story.run_end()).is_none_or(|span| span.len() > ns(story.run.bounds.election));
+    let left = nodes - if fault.stops() { fault.nodes.len() } else { 0 };
+    // All links cut: nobody reaches anybody.
+    long && left * 2 > nodes && fault.cut.len() < nodes * (nodes - 1)
+}
+
+/// Writes count from one election after the last fault came or went.
 fn majority_goes_on(story: &Story) -> Answer {
     let election = ns(story.run.bounds.election);
     let (mut judged, mut tried, mut acked, mut evidence) = (0, 0, 0, Vec::new());
-    for fault in &story.faults.all {
+    for fault in story.faults.all.iter().filter(|fault| leaves_majority(story, fault)) {
         let Some(span) = fault.in_force(story.run_end()) else { continue };
         let writes = story.ops.iter().filter(|op| {
             let ended = op.ended.unwrap_or(u64::MAX);
-            op.side == Some(Side::Majority) && op.writes() && op.invoked >= span.from + election && ended <= span.to
+            let since = op.invoked.saturating_sub(election);
+            op.side == Some(Side::Majority)
+                && op.writes()
+                && op.error != Some(ANSWER_DROPPED)
+                && since >= span.from
+                && ended <= span.to
+                && story.faults.steady(Span { from: since + 1, to: ended - 1 })
         });
         let outcomes: Vec<Outcome> = writes.map(|op| op.outcome).collect();
         if outcomes.is_empty() {
@@ -244,7 +260,7 @@ fn all_answer(story: &Story, found: &Findings) -> Answer {
     if total.all() == 0 {
         return unknown("no call was made to a node that was up");
     }
-    if story.faults.felt().next().is_some() && found.availability.in_faults.all() == 0 {
+    if leave_somebody(story) && found.availability.in_faults.all() == 0 {
         return unknown("no call was made while a fault was in force");
     }
     holds(format!(
@@ -302,7 +318,7 @@ fn one_record(story: &Story, found: &Findings) -> Answer {
         let detail = format!("{} missing, {} duplicate, {} wrong", missing.len(), duplicate.len(), wrong.len());
         return violated(detail, missing.iter().chain(duplicate).chain(wrong).cloned().collect());
     }
-    if conflicts.told_by.len() < story.run.header.nodes.len() {
+    if conflicts.told_by.len() < story.core().len() {
         return unknown("not every node told its conflict records");
     }
     if conflicts.losing_grants == 0 {
@@ -311,6 +327,12 @@ fn one_record(story: &Story, found: &Findings) -> Answer {
     let losers = plural(conflicts.losing_grants, "losing grant");
     let names = plural(conflicts.contested.len(), "contested name");
     holds(format!("{losers} in {names}, one record each, the same on every node"))
+}
+
+/// Whether there was a fault with nodes up that could have answered.
+fn leave_somebody(story: &Story) -> bool {
+    let nodes = story.run.header.nodes.len();
+    story.faults.felt().any(|fault| !fault.stops() || fault.nodes.len() < nodes)
 }
 
 /// A run that checked nothing has proved nothing.
@@ -338,7 +360,7 @@ fn tested(story: &Story, found: &Findings) -> Answer {
         return holds(format!("{}, no faults", plural(story.ops.len(), "call")));
     }
     let used: std::collections::BTreeSet<&str> = story.ops.iter().map(Op::f).collect();
-    for f in used {
+    for f in used.into_iter().filter(|_| leave_somebody(story)) {
         let in_fault =
             |op: &&Op| op.f() == f && op.outcome == Outcome::Ok && op.side.is_some_and(|side| side != Side::Whole);
         if !story.ops.iter().any(|op| in_fault(&op)) {
@@ -347,9 +369,10 @@ fn tested(story: &Story, found: &Findings) -> Answer {
     }
     let faults = story.faults.felt().count();
     holds(format!(
-        "{} through {}, every kind of call answered in one",
+        "{} through {}{}",
         plural(found.operations, "call"),
-        plural(faults, "fault")
+        plural(faults, "fault"),
+        if leave_somebody(story) { ", every kind of call answered in one" } else { " that left nobody to call" }
     ))
 }
 

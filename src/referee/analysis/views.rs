@@ -52,11 +52,17 @@ pub fn seen(events: &[Event]) -> (Vec<Seen<'_>>, Vec<Told<'_>>) {
                     }
                 }
                 What::Register { .. }
+                | What::Renew { .. }
                 | What::Unregister { .. }
                 | What::Whereis { .. }
                 | What::Join { .. }
                 | What::Leave { .. }
                 | What::Members { .. }
+                | What::CreateLease { .. }
+                | What::KeepAlive { .. }
+                | What::Revoke { .. }
+                | What::GuardedWrite { .. }
+                | What::Watched(_)
                 | What::Fault(_)
                 | What::Probe { .. } => {}
             },

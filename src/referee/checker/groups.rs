@@ -32,6 +32,10 @@ pub enum GroupOp {
         token: Option<Token>,
     },
     Members,
+    /// The lease ends that the member's every membership is bound to. As with names.
+    LeaseEnds {
+        member: Arc<str>,
+    },
 }
 
 /// What the calls return. A token that is none was not told.
@@ -54,6 +58,7 @@ pub enum GroupRet {
         members: BTreeSet<Arc<str>>,
         revision: Option<u64>,
     },
+    LeaseOver,
 }
 
 /// Whether the calls about all groups are linearizable. No calls: `Unknown`.
@@ -211,8 +216,12 @@ impl OneGroup {
                 let revision = self.list_at(state, revision.unwrap_or(state.revision))?;
                 state.members.keys().eq(members).then(|| state.clone().at(revision))
             }
+            (GroupOp::LeaseEnds { member }, GroupRet::LeaseOver) => match state.members.contains_key(member) {
+                true => self.leave(state, member, None),
+                false => Some(state.clone()),
+            },
             // A return that the operation does not have.
-            (GroupOp::Join { .. } | GroupOp::Leave { .. } | GroupOp::Members, _) => None,
+            (GroupOp::Join { .. } | GroupOp::Leave { .. } | GroupOp::Members | GroupOp::LeaseEnds { .. }, _) => None,
         }
     }
 }
@@ -229,13 +238,19 @@ impl Spec for OneGroup {
     fn step(&self, state: &GroupState, op: &GroupOp, ret: Option<&GroupRet>, next: &mut Vec<GroupState>) {
         match ret {
             Some(ret) => next.extend(self.answered(state, op, ret)),
+            // Where it does nothing it did not happen.
+            None if matches!(op, GroupOp::LeaseEnds { .. }) => {
+                if let GroupOp::LeaseEnds { member } = op {
+                    next.extend(self.leave(state, member, None));
+                }
+            }
             // Of unknown outcome: what it does where it does something, and nothing where it was refused.
             None => {
                 next.push(state.clone());
                 next.extend(match op {
                     GroupOp::Join { member } => self.join(state, member, None),
                     GroupOp::Leave { member, token } => self.leave(state, member, token.as_ref()),
-                    GroupOp::Members => None,
+                    GroupOp::Members | GroupOp::LeaseEnds { .. } => None,
                 });
             }
         }
@@ -250,7 +265,7 @@ impl Spec for OneGroup {
             (_, Some(GroupRet::EndedBefore | GroupRet::NeverIssued | GroupRet::Absent)) | (GroupOp::Members, None) => {
                 true
             }
-            (_, Some(_)) | (GroupOp::Join { .. } | GroupOp::Leave { .. }, None) => false,
+            (_, Some(_)) | (GroupOp::Join { .. } | GroupOp::Leave { .. } | GroupOp::LeaseEnds { .. }, None) => false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Names: at most one owner each, and a token for every grant.
 //!
-//! Each name is an object of its own. An expiry that the system owes (a lease that ran out) is an open
-//! [`NameOp::Unregister`] with the grant's token, invoked when the grant may end at the earliest.
+//! Each name is an object of its own. The end of a lease is a call of nobody's, [`NameOp::LeaseEnds`], invoked when the lease may end
+//! at the earliest, and open unless an answer told that it has ended.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -33,6 +33,11 @@ pub enum NameOp {
         token: Option<Token>,
     },
     Whereis,
+    /// The lease ends that every grant to that owner is bound to. Open, it happens if there is such a grant; with
+    /// [`NameRet::LeaseOver`] it has happened, and whatever the owner held is gone.
+    LeaseEnds {
+        owner: Arc<str>,
+    },
 }
 
 /// What the calls return. A token that is none was not told.
@@ -61,6 +66,7 @@ pub enum NameRet {
         owner: Arc<str>,
         token: Option<Token>,
     },
+    LeaseOver,
 }
 
 /// Whether the calls about all names are linearizable. No calls: `Unknown`.
@@ -218,7 +224,11 @@ impl Spec for OneName {
             (NameOp::Whereis, Some(NameRet::Found { owner, token })) => {
                 self.shown_with_owner(state, owner, token.as_ref())
             }
-            (NameOp::Whereis, Some(_)) => None,
+            (NameOp::LeaseEnds { owner }, _) if state.holder.as_ref().is_some_and(|held| held.owner == *owner) => {
+                Some(state.ended())
+            }
+            (NameOp::LeaseEnds { .. }, Some(NameRet::LeaseOver)) => Some(state.clone()),
+            (NameOp::Whereis | NameOp::LeaseEnds { .. }, Some(_)) | (NameOp::LeaseEnds { .. }, None) => None,
             // Of unknown outcome: what it does where it does something, and nothing where it was refused.
             (NameOp::Register { owner }, None) if state.holder.is_none() => self.granted(state, owner, None),
             (NameOp::Takeover { owner }, None) if state.holder.as_ref().is_none_or(|holder| holder.owner != *owner) => {
@@ -242,9 +252,14 @@ impl Spec for OneName {
                 self.tokens.is_settled(owner, token.as_ref())
             }
             (_, Some(NameRet::EndedBefore | NameRet::NeverIssued | NameRet::Nobody)) | (NameOp::Whereis, None) => true,
-            (_, Some(_)) | (NameOp::Register { .. } | NameOp::Takeover { .. } | NameOp::Unregister { .. }, None) => {
-                false
-            }
+            (_, Some(_))
+            | (
+                NameOp::Register { .. }
+                | NameOp::Takeover { .. }
+                | NameOp::Unregister { .. }
+                | NameOp::LeaseEnds { .. },
+                None,
+            ) => false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! A name's history for referees that know nothing of names: as a compare-and-set register, in the two forms that others read.
 //!
 //! Every grant is a number of its own, and nobody is 0, written before all else. A registration sets 0 to the grant's number, an end
-//! sets it back, a look reads. What a register cannot say is lost: that tokens rise, that an end without a token found somebody, and in
+//! sets it back (the end of its lease too, at any time from when it is due), a look reads. What a register cannot say is lost: that tokens rise, that an end without a token found somebody, and in
 //! EDN (where a call that failed says nothing) that a token had ended. So whatever is linearizable as a name is so as a register, and
 //! a register that is not linearizable was no name either; the reverse does not hold.
 
@@ -45,7 +45,9 @@ pub fn register(calls: &NameHistory) -> Vec<RegisterCall> {
         .iter()
         .filter_map(|call| {
             let (op, result) = numbers.project(&call.op, call.result.as_ref())?;
-            let complete = call.complete.map(|complete| complete + 2);
+            // That a lease has ended by some moment a register cannot say: it may have no grant to end.
+            let ends = !matches!(call.op, NameOp::LeaseEnds { .. });
+            let complete = call.complete.filter(|_| ends).map(|complete| complete + 2);
             Some(Call { process: call.process, op, invoke: call.invoke + 2, complete, result })
         })
         .collect();
@@ -218,6 +220,17 @@ impl<'a> Numbers<'a> {
         Value::Int(self.numbers[&self.key(holder)])
     }
 
+    /// Ends the grant that the owner has; none if it never had one.
+    fn lease_end(&self, owner: &'a Arc<str>) -> Option<RegisterOp> {
+        let of_owner = |((holder, _), number): (&(&str, _), &i64)| (*holder == &**owner).then_some(*number);
+        match self.numbers.iter().filter_map(of_owner).collect::<Vec<_>>()[..] {
+            [] => None,
+            [number] => Some(RegisterOp::Cas(Value::Int(number), Value::Int(NOBODY))),
+            // Whichever it was.
+            [..] => Some(RegisterOp::Write(Value::Int(NOBODY))),
+        }
+    }
+
     /// What the call is to a register; none if it tells nothing there.
     fn project(&self, op: &'a NameOp, ret: Option<&'a NameRet>) -> Option<(RegisterOp, Option<RegisterRet>)> {
         let nobody = || Value::Int(NOBODY);
@@ -254,13 +267,14 @@ impl<'a> Numbers<'a> {
             }
             (NameOp::Unregister { token: None }, Some(NameRet::EndedBefore)) => read(nobody()),
             (NameOp::Unregister { token }, None) => (ends(token), None),
+            (NameOp::LeaseEnds { owner }, _) => (self.lease_end(owner)?, None),
             (_, Some(NameRet::Nobody)) => read(nobody()),
             (_, Some(NameRet::Taken { owner, token } | NameRet::Found { owner, token })) => {
                 read(self.number((owner, token.as_ref())))
             }
             (NameOp::Whereis, _)
             | (_, Some(NameRet::Granted { .. } | NameRet::Held { .. } | NameRet::EndedNow))
-            | (_, Some(NameRet::EndedBefore | NameRet::NeverIssued)) => return None,
+            | (_, Some(NameRet::EndedBefore | NameRet::NeverIssued | NameRet::LeaseOver)) => return None,
         })
     }
 }

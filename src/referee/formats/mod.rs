@@ -1,14 +1,16 @@
 //! Histories in files: which format a file is in, and the calls that it records.
 //!
 //! [`read`] tells the format from the contents and asks the reader for it: `jepsen` (EDN: Jepsen's, Knossos' and porcupine's
-//! key-value files), `etcd_log` (Jepsen's log lines of 2014, as porcupine keeps them), [`own`] (Quorate's ndjson). Failed calls,
-//! which surely had no effect, are left out; calls of unknown outcome are open for ever. [`export`] writes names for others to read.
+//! key-value files), `etcd_log` (Jepsen's log lines of 2014, as porcupine keeps them), [`own`] (Quorate's ndjson; `lease_ends` adds what
+//! ended with leases). Failed calls, which surely had no effect, are left out; calls of unknown outcome are open for ever. [`export`]
+//! writes names for others to read.
 
 pub mod edn;
 mod etcd_log;
 mod events;
 pub mod export;
 mod jepsen;
+mod lease_ends;
 pub mod own;
 
 use std::fmt;

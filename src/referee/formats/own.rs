@@ -1,12 +1,13 @@
 //! Quorate's own histories: `history.ndjson`, and the events of a run before they are written.
 //!
 //! Only what numbered clients did counts; what observers saw of single nodes is no part of what is promised. A call of unknown outcome
-//! is open, a failed one is left out, reads without an answer too.
+//! is open, a failed one is left out, reads without an answer too. Where a lease ends, calls of nobody's say so
+//! ([`lease_ends`](super::lease_ends)).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{FormatError, History, Model, Recorded};
+use super::{FormatError, History, Model, Recorded, lease_ends};
 use crate::referee::checker::Call;
 use crate::referee::checker::groups::{GroupCall, GroupOp, GroupRet};
 use crate::referee::checker::names::{NameCall, NameOp, NameRet};
@@ -102,9 +103,12 @@ pub fn calls(events: &[Event]) -> Result<Calls, Misplaced> {
         };
         let misplaced =
             |message: &str| Misplaced { index: completion.map_or(index, |(at, _)| at), message: message.to_owned() };
+        if is_of_lease(&event.what) || says_nothing(&event.what, answer) {
+            continue;
+        }
         let result =
             answer.map(|answer| ret(&event.what, answer).ok_or_else(|| misplaced("the answer is not one to the call")));
-        match (op(&event.what), result.transpose()?) {
+        match (op(answer.unwrap_or(&event.what)), result.transpose()?) {
             (Some(Op::Name(name, op)), result) => {
                 let result = result.map(|ret| match ret {
                     Ret::Name(ret) => Ok(ret),
@@ -128,7 +132,24 @@ pub fn calls(events: &[Event]) -> Result<Calls, Misplaced> {
             (None, _) => return Err(misplaced("a client does not call that")),
         }
     }
+    lease_ends::add(events, &mut calls);
     Ok(calls)
+}
+
+fn is_of_lease(what: &What) -> bool {
+    matches!(what, What::CreateLease { .. } | What::KeepAlive { .. } | What::Revoke { .. })
+}
+
+/// It changed nothing and tells nothing of the name or group: the lease had ended, or a renewal got no answer.
+fn says_nothing(asked: &What, answer: Option<&What>) -> bool {
+    match answer {
+        Some(What::Register { result, .. } | What::Renew { result, .. }) => {
+            matches!(result, Some(Registered::NoLease))
+        }
+        Some(What::Join { result, .. }) => result.as_ref().is_some_and(|joined| joined.no_lease),
+        Some(_) => false,
+        None => matches!(asked, What::Renew { .. }),
+    }
 }
 
 enum Op {
@@ -149,13 +170,26 @@ fn op(what: &What) -> Option<Op> {
     Some(match what {
         What::Register { name, owner, .. } => Op::Name(name.clone(), NameOp::Register { owner: Arc::from(&**owner) }),
         What::Unregister { name, token: of, .. } => Op::Name(name.clone(), NameOp::Unregister { token: token(of) }),
+        // Held: it shows the caller's own grant. Not: it shows that this grant does not stand.
+        What::Renew { name, token: of, result, .. } => match result {
+            Some(Registered::Stale) => Op::Name(name.clone(), NameOp::Unregister { token: Token::parse(of) }),
+            _ => Op::Name(name.clone(), NameOp::Whereis),
+        },
         What::Whereis { name, .. } => Op::Name(name.clone(), NameOp::Whereis),
         What::Join { group, member, .. } => Op::Group(group.clone(), GroupOp::Join { member: Arc::from(&**member) }),
         What::Leave { group, member, token: of, .. } => {
             Op::Group(group.clone(), GroupOp::Leave { member: Arc::from(&**member), token: token(of) })
         }
         What::Members { group, .. } => Op::Group(group.clone(), GroupOp::Members),
-        What::Fault(_) | What::Probe { .. } | What::View(_) | What::Conflicts { .. } => return None,
+        What::CreateLease { .. }
+        | What::KeepAlive { .. }
+        | What::Revoke { .. }
+        | What::GuardedWrite { .. }
+        | What::Watched(_)
+        | What::Fault(_)
+        | What::Probe { .. }
+        | What::View(_)
+        | What::Conflicts { .. } => return None,
     })
 }
 
@@ -169,6 +203,19 @@ fn ret(asked: &What, answer: &What) -> Option<Ret> {
                 Registered::Taken { owner, token } => {
                     NameRet::Taken { owner: Arc::from(&**owner), token: Token::parse(token) }
                 }
+                Registered::Stale | Registered::NoLease => return None,
+            })
+        }
+        (What::Renew { name, .. }, What::Renew { name: same, owner, result: Some(result), .. }) if name == same => {
+            Ret::Name(match result {
+                Registered::Granted { token } | Registered::Held { token } => {
+                    NameRet::Found { owner: Arc::from(&**owner), token: Token::parse(token) }
+                }
+                Registered::Taken { owner, token } => {
+                    NameRet::Found { owner: Arc::from(&**owner), token: Token::parse(token) }
+                }
+                Registered::Stale => NameRet::EndedBefore,
+                Registered::NoLease => return None,
             })
         }
         (What::Unregister { name, .. }, What::Unregister { name: same, result: Some(result), .. }) if name == same => {
@@ -187,9 +234,10 @@ fn ret(asked: &What, answer: &What) -> Option<Ret> {
                 None => NameRet::Nobody,
             })
         }
-        (What::Join { group, .. }, What::Join { group: same, result: Some(Joined { token, new, .. }), .. })
-            if group == same =>
-        {
+        (
+            What::Join { group, .. },
+            What::Join { group: same, result: Some(Joined { token, new, no_lease: false, .. }), .. },
+        ) if group == same => {
             let token = Token::parse(token);
             Ret::Group(if *new { GroupRet::Joined { token } } else { GroupRet::Held { token } })
         }
@@ -203,7 +251,7 @@ fn ret(asked: &What, answer: &What) -> Option<Ret> {
         }
         (
             What::Members { group, .. },
-            What::Members { group: same, result: Some(Membership { members, revision }) },
+            What::Members { group: same, result: Some(Membership { members, revision, .. }) },
         ) if group == same => {
             let members = members.iter().map(|member| Arc::from(&**member)).collect();
             Ret::Group(GroupRet::Members { members, revision: *revision })

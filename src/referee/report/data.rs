@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::referee::client::Promises;
+use crate::referee::client::{Abilities, Promises};
 use crate::referee::history::{Event, Header};
 
 /// All runs of one comparison, made under one resolved schedule.
@@ -38,6 +38,7 @@ pub struct RunSet {
 pub struct Run {
     pub header: Header,
     pub promises: Promises,
+    pub abilities: Abilities,
     /// Whether its verdict decides the comparison's exit code: true of our own systems.
     pub decides: bool,
     pub events: Vec<Event>,

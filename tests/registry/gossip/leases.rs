@@ -60,6 +60,36 @@ fn what_is_bound_to_a_lease_stays_for_its_ttl_and_is_gone_within_a_second_more()
     }
 }
 
+/// How long a lease lives, by the word of its keeper; else by what this node knows itself.
+fn left(world: &mut World, node: u64, lease: &LeaseId) -> (Option<u64>, u64) {
+    world.left.clear();
+    world.with(node, |core, _, effects| core.ask_left(7, lease, effects));
+    world.run(50);
+    (world.left.iter().filter_map(|(_, left)| *left).max(), status(world, node, lease).unwrap().expires_in_ms)
+}
+
+#[test]
+fn away_from_its_keeper_a_leases_time_is_the_keepers_word_or_the_most_that_it_can_be() {
+    let mut world = calm(3);
+    let lease = world.lease(1, 30_000);
+    world.run(10_000);
+    let (asked, own) = left(&mut world, 1, &lease);
+    assert_eq!((asked, own), (None, 19_950), "kept here, nobody is asked");
+    let (asked, own) = left(&mut world, 2, &lease);
+    assert!(asked.is_some_and(|left| (19_890..=19_950).contains(&left)), "{asked:?}");
+    assert_eq!(own, 30_000, "it may have been kept alive just now");
+    world.cut(&[&[1], &[2, 3]]);
+    world.run(5_000);
+    let (asked, own) = left(&mut world, 2, &lease);
+    assert_eq!(asked, None, "its keeper is out of reach");
+    assert!((25_000..27_000).contains(&own), "it counts here so long: {own}");
+    // Adopted, it is kept at a second node too.
+    world.keep(3, &lease).unwrap();
+    world.run(50);
+    let (asked, _) = left(&mut world, 2, &lease);
+    assert!(asked.is_some_and(|left| (29_000..=30_000).contains(&left)), "{asked:?}");
+}
+
 #[test]
 fn a_revoked_lease_takes_everything_with_it_in_one_operation() {
     let mut world = calm(3);
