@@ -135,7 +135,9 @@ impl Browser {
             let message = &message["message"];
             if message["method"] == "Network.requestWillBeSent" {
                 let url = message["params"]["request"]["url"].as_str().unwrap_or_default();
-                if !(url.starts_with("file://") && url.ends_with("/index.html")) {
+                // The browser's own first page asks for much.
+                let ours = message["params"]["documentURL"].as_str().is_some_and(|of| of.starts_with("file://"));
+                if ours && !(url.starts_with("file://") && url.ends_with("/index.html")) {
                     found.push(format!("asks for {url}"));
                 }
             }

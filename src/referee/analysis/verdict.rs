@@ -76,7 +76,10 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
         list.push(Promise { id, title, promised, verdict, detail, evidence });
     };
     add("linearizable-names", "Names are linearizable", promises.linearizable, linearizable(&found.names, "name"));
-    add("linearizable-groups", "Groups are linearizable", promises.linearizable, linearizable(&found.groups, "group"));
+    if story.run.abilities.groups {
+        let groups = linearizable(&found.groups, "group");
+        add("linearizable-groups", "Groups are linearizable", promises.linearizable, groups);
+    }
     add("linearizable-writes", "Writes are linearizable", promises.one_order, linearizable(&found.writes, "key"));
     add("one-owner", "Never two owners at once", promises.one_order, one_owner(found));
     add("nothing-lost", "Nothing acknowledged is lost", keeps, nothing_lost(found));

@@ -16,7 +16,7 @@ use crate::referee::analysis::linearizable::CounterExample;
 use crate::referee::analysis::lost::Case;
 use crate::referee::analysis::ops::{Key, Op};
 use crate::referee::analysis::story::Story;
-use crate::referee::analysis::verdict::Verdict;
+use crate::referee::analysis::verdict::{Promise, Verdict};
 use crate::referee::history::{Event, Kind, Process};
 
 /// Cases listed per system and kind.
@@ -350,17 +350,14 @@ impl<'r> Lister<'r> {
         }
     }
 
-    /// Promises that have no cases of their own.
+    /// Broken promises that have no cases of their own.
     fn evidence(&mut self) {
-        for promise in self.found.promises.iter().filter(|promise| promise.verdict == Verdict::Violated) {
-            if TOLD.contains(&promise.id) || (promise.id == "linearizable-writes" && !promise.promised) {
-                continue;
-            }
+        let violated = |promise: &&Promise| promise.promised && promise.verdict == Verdict::Violated;
+        for promise in self.found.promises.iter().filter(violated).filter(|promise| !TOLD.contains(&promise.id)) {
             for line in promise.evidence.iter().take(CASES_MAX) {
                 let (key, text) = self.keyed(line);
                 let why = format!("{}: {}.", promise.title, promise.detail);
                 let kind = promise.title.to_lowercase();
-                let broken = promise.promised;
                 self.add(
                     Found {
                         kind,
@@ -369,7 +366,7 @@ impl<'r> Lister<'r> {
                         to: 0.0,
                         text: text.to_owned(),
                         why,
-                        broken,
+                        broken: true,
                         number: None,
                         culprit: None,
                     },
