@@ -1,6 +1,7 @@
 //! Keep-alives at any node (protocol A2): extended here, passed to a node that vouches, or adopted if none of these answers.
 //!
-//! Keep-alives are the one thing that is passed on. All leases of one call that go to one node go in one message.
+//! Keep-alives are the one thing that is passed on. All leases of one call that go to one node go in one message, and so do those of
+//! calls that come in shortly one after another.
 
 use std::collections::BTreeMap;
 
@@ -12,23 +13,15 @@ use crate::model::outcome::Refusal;
 use crate::registry::KeepAlive;
 
 use super::context::OpId;
-use super::core::{Core, Effect, Effects, LeaseFlaw, Now};
+use super::core::{Core, Effect, Effects, Now};
 use super::keeper::may_act;
 use super::message::Message;
+use super::passing::{Answered, Asked, DETOUR_AFTER_MS, Outbox, Passed};
 use super::peers::Contact;
 use super::vouch::Vouch;
 
 /// How long a node that vouches has for answering, at most; a quarter of the time-to-live if that is less.
 const PATIENCE_MS: u64 = 200;
-/// After this long without an answer it is asked again, by way of others: a bridge may lead there.
-const DETOUR_AFTER_MS: u64 = PATIENCE_MS / 4;
-
-/// One lease of a call, on its way to a node that may vouch for it. The slot is its place in the call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Passed {
-    pub slot: u32,
-    pub lease: LeaseId,
-}
 
 /// What a node says of a lease that was passed to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,24 +50,25 @@ pub enum Keeping {
 /// The calls whose leases have been passed on.
 #[derive(Debug, Default)]
 pub struct Calls {
-    pending: BTreeMap<u64, Call>,
+    pub(super) pending: BTreeMap<u64, Call>,
     last_id: u64,
+    pub(super) outbox: Outbox,
 }
 
 #[derive(Debug)]
-struct Call {
+pub(super) struct Call {
     leases: Vec<LeaseId>,
-    by: Option<CredentialName>,
-    slots: Vec<Slot>,
+    pub by: Option<CredentialName>,
+    pub slots: Vec<Slot>,
     waiting: usize,
     /// Who was asked for what.
-    passed: BTreeMap<NodeId, Vec<Passed>>,
+    pub passed: BTreeMap<NodeId, Vec<Passed>>,
     /// When those that have not answered are asked again by other ways. None: they have been.
-    detour_ms: Option<u64>,
+    pub detour_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
-enum Slot {
+pub(super) enum Slot {
     Done(Result<KeptAlive, Refusal>),
     Waiting {
         until_ms: u64,
@@ -101,7 +95,7 @@ impl Core {
                 for node in to {
                     passed.entry(node).or_default().push(Passed { slot: at as u32, lease: lease.clone() });
                 }
-                Slot::Waiting { until_ms: now.ms + patience_ms, asked, denied: false }
+                Slot::Waiting { until_ms: patience_ms, asked, denied: false }
             }));
         }
         if self.map.context.get(self.config.run) > before {
@@ -109,17 +103,20 @@ impl Core {
             effects.extend([Effect::Pushable, Effect::Advanced]);
         }
         let waiting = slots.iter().filter(|slot| matches!(slot, Slot::Waiting { .. })).count();
-        let (leases, by, detour_ms) = (keep.leases.clone(), keep.by.clone(), Some(now.ms + DETOUR_AFTER_MS));
-        let call = Call { leases, by, slots, waiting, passed, detour_ms };
+        let (leases, by) = (keep.leases.clone(), keep.by.clone());
+        let mut call = Call { leases, by, slots, waiting, passed, detour_ms: None };
         if waiting == 0 {
             return Keeping::Done(call.results());
         }
+        call.patience_begins(self.calls.outbox.open(now));
         self.calls.last_id += 1;
         let id = self.calls.last_id;
         for (to, leases) in &call.passed {
-            effects.push(self.post(*to, Message::Keep { id, leases: leases.clone(), by: keep.by.clone() }));
+            let asked = Asked { id, leases: leases.clone(), by: keep.by.clone() };
+            self.calls.outbox.put(*to, asked);
         }
         self.calls.pending.insert(id, call);
+        self.send_waiting(now, effects);
         Keeping::Pending(id)
     }
 
@@ -180,16 +177,13 @@ impl Core {
     }
 
     /// A peer has passed keep-alives on.
-    pub(super) fn on_keep(
-        &mut self,
-        from: NodeId,
-        (id, leases, by): (u64, Vec<Passed>, Option<CredentialName>),
-        now: Now,
-        effects: &mut Effects,
-    ) {
-        let words = leases.iter().map(|passed| (passed.slot, self.keep_here(&passed.lease, by.as_ref(), now)));
-        let words = words.collect();
-        effects.push(self.post(from, Message::Kept { id, words }));
+    pub(super) fn on_keep(&mut self, from: NodeId, calls: Vec<Asked>, now: Now, effects: &mut Effects) {
+        let mut answer = |Asked { id, leases, by }: Asked| {
+            let words = leases.iter().map(|passed| (passed.slot, self.keep_here(&passed.lease, by.as_ref(), now)));
+            Answered { id, words: words.collect() }
+        };
+        let calls = calls.into_iter().map(&mut answer).collect();
+        effects.push(self.post(from, Message::Kept { calls }));
     }
 
     /// A peer has answered.
@@ -218,31 +212,9 @@ impl Core {
         self.put_back(id, call, effects);
     }
 
-    /// Asks those that have not answered by way of others.
-    fn ask_again(&mut self, now: Now, effects: &mut Effects) {
-        if self.config.flaws.leases == Some(LeaseFlaw::GoesStraight) {
-            return;
-        }
-        let mut again = Vec::new();
-        for (id, call) in &mut self.calls.pending {
-            if call.detour_ms.take_if(|at_ms| *at_ms <= now.ms).is_none() {
-                continue;
-            }
-            for (to, passed) in &call.passed {
-                let waiting = |passed: &&Passed| matches!(call.slots[passed.slot as usize], Slot::Waiting { .. });
-                let leases = passed.iter().filter(waiting).cloned().collect::<Vec<_>>();
-                if !leases.is_empty() {
-                    again.push((*to, Message::Keep { id: *id, leases, by: call.by.clone() }));
-                }
-            }
-        }
-        for (to, message) in again {
-            self.post_by_every_way(to, message, effects);
-        }
-    }
-
     /// Ends the waiting for answers that have not come.
     pub(super) fn keep_alive_tick(&mut self, now: Now, effects: &mut Effects) {
+        self.send_waiting(now, effects);
         self.ask_again(now, effects);
         let due = |call: &Call| call.slots.iter().any(|slot| slot.is_due(now.ms));
         let ids = self.calls.pending.iter().filter(|(_, call)| due(call)).map(|(id, _)| *id).collect::<Vec<_>>();
@@ -311,6 +283,16 @@ impl Slot {
 }
 
 impl Call {
+    /// Until now it was only known how long each lease is to be waited for.
+    fn patience_begins(&mut self, sent_ms: u64) {
+        self.detour_ms = Some(sent_ms + DETOUR_AFTER_MS);
+        for slot in &mut self.slots {
+            if let Slot::Waiting { until_ms, .. } = slot {
+                *until_ms += sent_ms;
+            }
+        }
+    }
+
     fn settle(&mut self, at: usize, done: Slot) {
         if let Slot::Waiting { .. } = self.slots[at] {
             self.waiting -= 1;

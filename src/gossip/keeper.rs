@@ -3,7 +3,7 @@
 //! A keep-alive at the node that vouches moves a deadline and nothing else: it writes no operation and sends no message. Each lease
 //! has one timer, which looks at the deadline when it fires: so a lease that is kept alive costs one timer in each time-to-live.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::ident::{CredentialName, LeaseId};
@@ -26,7 +26,8 @@ const DROP_LEN_MAX: usize = 1_000;
 /// What this node vouches for.
 #[derive(Debug, Default)]
 pub struct Keeper {
-    own: BTreeMap<LeaseId, Kept>,
+    /// Looked up for every keep-alive.
+    own: HashMap<LeaseId, Kept>,
     timers: BTreeSet<(u64, LeaseId)>,
 }
 
@@ -61,8 +62,9 @@ impl Keeper {
         self.own.remove(lease);
     }
 
+    /// In byte order of their ids.
     pub(super) fn leases(&self) -> impl Iterator<Item = (&LeaseId, &Kept)> {
-        self.own.iter()
+        self.own.iter().collect::<BTreeMap<_, _>>().into_iter()
     }
 
     /// The leases whose time has run out.

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::model::ident::{CredentialName, LeaseId, NodeId};
+use crate::model::ident::{LeaseId, NodeId};
 use crate::model::query::Query;
 
 use super::context::Context;
 use super::hearing::Beat;
-use super::keep_alive::{Passed, Word};
 use super::map::State;
 use super::operation::Operation;
+use super::passing::{Answered, Asked};
 
 const VERSION: u8 = 1;
 /// Operations of one frame stay below this, in bytes of names, owners and metas.
@@ -38,10 +38,10 @@ pub enum Message {
     Piece(Piece),
     /// Passed on by the receiver from `from` to `to`, which do not get through to each other.
     Relay { from: NodeId, to: NodeId, message: Box<Message> },
-    /// Keep-alives for leases that the receiver may vouch for. `id` tells the answers apart.
-    Keep { id: u64, leases: Vec<Passed>, by: Option<CredentialName> },
-    /// What became of each, by its slot.
-    Kept { id: u64, words: Vec<(u32, Word)> },
+    /// Keep-alives of many callers, for leases that the receiver may vouch for.
+    Keep { calls: Vec<Asked> },
+    /// What became of each.
+    Kept { calls: Vec<Answered> },
     /// Deadlines of leases that the receiver vouches for too, in milliseconds from now. `adopt`: it is to vouch for those that it does
     /// not vouch for, for the sender is going.
     PassOn { leases: Vec<(LeaseId, u64)>, adopt: bool },

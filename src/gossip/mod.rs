@@ -4,7 +4,7 @@
 //! [`operation`]s and described by a [`context`]: what has been applied of each process's run. [`core`] decides, and touches no clock,
 //! socket or disk: [`commands`] carries out what clients want, [`sync`] talks to peers in [`message`]s (operations from the [`log`], or a
 //! state), [`peers`] knows whom to count and [`lens`] what counts, [`settle`] withdraws the losers of conflicts by [`rank`] and
-//! [`conflicts`] keeps their records. `keeper` has the leases that this node vouches for, [`keep_alive`] what is passed on for others;
+//! [`conflicts`] keeps their records. `keeper` has the leases that this node vouches for, [`keep_alive`] those of others, which are [passed on](passing);
 //! [`hearing`] tells which vouches count, `adoption` lets one node vouch in another's place, `cleaning` removes what has ended.
 //! [`view`] shows entries, [`ask`] merges several nodes' answers, [`hlc`] stamps. Around it: [`membership`] detects failures,
 //! [`shell`] runs tasks and timers, [`lane`] keeps one connection, [`registry`] (with `keeping`, of leases, and `waiting`, for peers' answers) is what callers see, [`node`] starts it all.
@@ -34,6 +34,7 @@ pub mod membership;
 pub mod message;
 mod node;
 pub mod operation;
+pub mod passing;
 pub mod peers;
 pub mod rank;
 mod registry;

@@ -15,6 +15,7 @@ use super::context::Context;
 use super::core::{Core, Effect, Effects, Now};
 use super::message::{self, BATCH_BYTES_MAX, Message, Page, Piece};
 use super::operation::Operation;
+use super::passing::Answered;
 use super::peers::Contact;
 
 /// How often one peer is asked whether it knows the same.
@@ -97,8 +98,12 @@ impl Core {
                 }
             }
             Message::Piece(piece) => self.on_piece(from, piece, now, effects),
-            Message::Keep { id, leases, by } => self.on_keep(from, (id, leases, by), now, effects),
-            Message::Kept { id, words } => self.on_kept(id, words, effects),
+            Message::Keep { calls } => self.on_keep(from, calls, now, effects),
+            Message::Kept { calls } => {
+                for Answered { id, words } in calls {
+                    self.on_kept(id, words, effects);
+                }
+            }
             Message::PassOn { leases, adopt } => self.on_pass_on(from, (leases, adopt), now, effects),
             Message::PassedOn { leases } => self.on_passed_on(from, leases, now, effects),
             Message::Beats { beats } => self.on_beats(&beats, now),

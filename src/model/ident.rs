@@ -2,10 +2,12 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A node's id: chosen by the operator, unique in a cluster for ever, never 0.
 pub type NodeId = u64;
@@ -49,12 +51,44 @@ fn check(what: &'static str, text: &str, dots_allowed: bool) -> Result<(), Ident
     Ok(())
 }
 
+/// Written as a plain text and parsed from one, without a copy on the way: every message is full of them.
+macro_rules! as_text {
+    ($type:ident) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_string(Text(PhantomData))
+            }
+        }
+    };
+}
+
+struct Text<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = IdentError>> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
 macro_rules! ident {
     ($(#[$doc:meta])* $type:ident, $what:literal, dots_allowed = $dots:literal) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(Arc<str>);
+
+        as_text!($type);
 
         impl $type {
             /// The text: 1 to 512 bytes of UTF-8 without control characters.
@@ -137,9 +171,10 @@ ident!(
 macro_rules! id {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(Arc<str>);
+
+        as_text!($type);
 
         impl $type {
             pub fn as_str(&self) -> &str {

@@ -5,7 +5,8 @@
 //! that nobody speaks to any more. [`link`] and [`datagram`] are a connection and the datagrams with these, [`links`] puts them together: one node's
 //! connections to its peers, which is all that `gossip` and `raft` use. [`tls`] reads
 //! certificates, [`mutual`] makes nodes show them to each other, [`seal`] does for datagrams what TLS does for
-//! streams, [`strangers`] counts who was not let in. [`probe`] asks a peer for a sign of life over them.
+//! streams, [`strangers`] counts who was not let in. [`probe`] asks a peer for a sign of life over them, and
+//! [`pace`] decides what had better go over them together.
 
 pub mod clock;
 pub mod datagram;
@@ -15,6 +16,7 @@ pub mod frame;
 pub mod link;
 pub mod links;
 pub mod mutual;
+pub mod pace;
 pub mod probe;
 pub mod seal;
 pub mod strangers;

@@ -9,7 +9,7 @@ use std::{fmt, fs, io};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::{self, Content, SNAPSHOT_VERSION};
+use super::content::{self, Content, SNAPSHOT_VERSION};
 use crate::model::table::Table;
 use crate::model::time::UnixMillis;
 
@@ -143,7 +143,11 @@ fn read_head(begin: &[u8]) -> Result<Option<(Head, &[u8])>, Why> {
 /// The bytes of a backup, in pieces. May take as long as the table is large.
 pub fn write(cluster: &str, table: Table, term: u64, taken_at: UnixMillis) -> io::Result<Vec<Bytes>> {
     let revision = table.revision();
-    let pieces = snapshot::encode(&Content { table, ..Content::default() })?;
+    let mut pieces = Vec::new();
+    content::encode(&Content { table, ..Content::default() }, &mut |piece| {
+        pieces.push(piece);
+        Ok(())
+    })?;
     let head = Head {
         layout: SNAPSHOT_VERSION,
         release: env!("CARGO_PKG_VERSION").to_owned(),
@@ -176,7 +180,7 @@ pub fn read(path: &Path) -> Result<(Head, Table), BackupError> {
         return Err(BackupError::OtherLayout { file: file(), release: head.release });
     }
     let content = &bytes[bytes.len() - head.len as usize..];
-    let Content { table, .. } = snapshot::decode(content).map_err(|_| unfit(Why::Content))?;
+    let Content { table, .. } = content::decode(std::iter::once(Ok(content))).map_err(|_| unfit(Why::Content))?;
     if table.revision() != head.revision {
         return Err(unfit(Why::Content));
     }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-/// Batches begin so far apart at least. A call that comes alone waits for nobody.
-const SPACING: Duration = Duration::from_millis(20);
+use crate::net::pace::Pace;
+
+/// Calls are gathered for so long, if there are many.
+const SPACING_MS: u64 = 50;
 /// Calls waiting for their batch to begin. More are refused as overload.
 const QUEUE_LEN_MAX: usize = 64 * 1024;
 /// Batches under way at once.
@@ -39,8 +41,9 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
         let (queue, mut waiting) = mpsc::channel::<Waiting<Q, A>>(QUEUE_LEN_MAX);
         tokio::spawn(async move {
             let permits = Arc::new(Semaphore::new(BATCHES_MAX));
-            let mut next_batch = Instant::now();
-            let mut left_over = None;
+            let (began, mut pace) = (Instant::now(), Pace::new(SPACING_MS));
+            let now_ms = || began.elapsed().as_millis() as u64;
+            let (mut left_over, mut crowded) = (None, false);
             loop {
                 let permit = permits.clone().acquire_owned().await.expect("never closed");
                 let first = match left_over.take() {
@@ -50,22 +53,23 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
                         None => return,
                     },
                 };
-                if next_batch > Instant::now() {
-                    sleep_until(next_batch).await;
+                // What was too much for one batch need not wait for the next.
+                let due_ms = if crowded { 0 } else { pace.came(now_ms()) };
+                if due_ms > now_ms() {
+                    sleep_until(began + Duration::from_millis(due_ms)).await;
                 }
-                next_batch = Instant::now() + SPACING;
+                crowded = false;
                 let mut total = weight(&first.0);
                 let mut batch = vec![first];
                 while let Ok(more) = waiting.try_recv() {
                     total += weight(&more.0);
                     if total > weight_max {
-                        left_over = Some(more);
-                        // What is too much for one batch need not wait for the next.
-                        next_batch = Instant::now();
+                        (left_over, crowded) = (Some(more), true);
                         break;
                     }
                     batch.push(more);
                 }
+                pace.went(batch.len(), now_ms());
                 let (questions, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
                 let carried_out = carry_out(questions);
                 tokio::spawn(async move {

@@ -7,7 +7,8 @@
 //! [`state_machine`] applies it and publishes the new state, and the outcome goes back. A read asks [`reads`] when this node's state is
 //! new enough, and then looks at the published state. A leader keeps the time of leases: [`lease_timers`] know when each runs out,
 //! [`lease_clock`] is where the state machine and keep-alives meet them, [`leases`] ends what is due, [`keep_alive`] answers
-//! keep-alives, which [`gather`] makes many into few. [`snapshot`] keeps the whole table from time to time, so that the log can be cut.
+//! keep-alives, which [`gather`] makes many into few. [`snapshot`] keeps the whole table from time to time, in
+//! the layout of [`content`], so that the log can be cut.
 //! [`watch`] tells readers what changes, after the state as [`initial`] cuts it into pages, and what [`pulse`] says of the node itself.
 //! [`roster`] is who is in the cluster, [`members`] changes that. [`backup`] puts the table into a file, [`restore`] makes a data
 //! directory of one. [`node`] puts all that together, [`contact`] remembers who was heard
@@ -16,6 +17,7 @@
 pub mod backup;
 pub mod calls;
 pub mod contact;
+pub mod content;
 pub mod durable;
 pub mod flaws;
 pub mod forward;

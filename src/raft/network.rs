@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::contact::Contacts;
 use super::rpc::{self, Response, Small};
-use super::state_machine::SnapshotData;
+use super::snapshot::SnapshotData;
 use super::types::{Snapshot, TypeConfig, Vote};
 use crate::model::ident::NodeId;
 use crate::net::link::Link;
@@ -249,10 +249,7 @@ impl PeerClient {
         vote: Vote,
         snapshot: Snapshot,
     ) -> Result<SnapshotResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let pieces = match &snapshot.snapshot {
-            SnapshotData::Stored(stored) => stored.pieces(),
-            SnapshotData::Received(pieces) => pieces.len() as u32,
-        };
+        let pieces = snapshot.snapshot.pieces();
         let mut next = rpc::encode_small(&Small::Snapshot { vote, meta: snapshot.meta, pieces });
         for at in 0..pieces {
             let sending = async {
@@ -271,13 +268,8 @@ impl PeerClient {
 }
 
 async fn piece(data: &SnapshotData, at: u32) -> Result<bytes::Bytes, RPCError<TypeConfig>> {
-    match data {
-        SnapshotData::Received(pieces) => Ok(pieces[at as usize].clone()),
-        SnapshotData::Stored(stored) => {
-            let stored = stored.clone();
-            let read = tokio::task::spawn_blocking(move || stored.piece(at)).await;
-            let read = read.map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
-            read.map_err(|e| RPCError::Network(NetworkError::new(&e)))
-        }
-    }
+    let data = data.clone();
+    let read = tokio::task::spawn_blocking(move || data.piece(at)).await;
+    let read = read.map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
+    read.map_err(|e| RPCError::Network(NetworkError::new(&e)))
 }

@@ -160,7 +160,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let network = NetworkFactory::new(links.clone(), contacts.clone(), config.timing.election_max);
     let lease_clock = Arc::new(LeaseClock::default());
     let durable = Some(log.durable());
-    let (machine, view) = StateMachine::new(snapshots, durable, config.watch_history, lease_clock.clone());
+    let (machine, view) = StateMachine::new(snapshots.clone(), durable, config.watch_history, lease_clock.clone());
     let damaged = |e: &dyn std::fmt::Display| StartError::Damaged { path: config.data_dir.clone(), why: e.to_string() };
     let raft =
         Raft::new(config.node, Arc::new(raft_config), network, log.clone(), machine).await.map_err(|e| match e {
@@ -218,7 +218,7 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let alone = raft.metrics().borrow_watched().membership_config.membership().voter_ids().eq([config.node]);
     let guarded_until = (!pristine && !alone).then(|| Instant::now() + config.timing.election_max);
     raft.runtime_config().elect(guarded_until.is_none());
-    let server = RpcServer { raft: raft.clone(), contacts: contacts.clone(), guarded_until };
+    let server = RpcServer { raft: raft.clone(), contacts: contacts.clone(), snapshots, guarded_until };
     let mut tasks = incoming.map(|links| tokio::spawn(server.clone().serve(links)).abort_handle()).to_vec();
     let answering = registry.clone();
     let answer = move |ask, deadline| {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use openraft::BasicNode;
 use openraft::storage::RaftLogStorage;
 
+use super::content::Content;
 use super::durable::{Fdatasync, Owner, StartError};
 use super::log_store::{LogStore, MIRROR_BYTES_MAX};
-use super::snapshot::{Content, SnapshotStore};
+use super::snapshot::SnapshotStore;
 use super::types::{LogId, Membership, SnapshotMeta, StoredMembership, Vote};
 use crate::model::ident::NodeId;
 use crate::model::table::Table;
@@ -46,7 +47,7 @@ fn write_snapshot(data: &Path, node: NodeId, peer: &str, table: Table, at: LogId
     // By content, from the disk: what cannot be read back was not restored.
     let store = open(true).map_err(std::io::Error::other)?;
     let found = store.current()?.ok_or_else(|| std::io::Error::other("the snapshot is not there"))?;
-    if found.meta != meta || store.install(&found.meta, found.snapshot)? != content {
+    if found.meta != meta || store.install(&found.meta, &found.snapshot)? != content {
         return Err(std::io::Error::other("what was written is not what is read back"));
     }
     Ok(())

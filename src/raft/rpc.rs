@@ -4,6 +4,7 @@
 //! votes from queueing behind a megabyte of log. Log entries are laid out as on disk, so that a follower's entries share the bytes
 //! of the frame they came in.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 
 use super::contact::Contacts;
 use super::keys::{self, Damage};
-use super::state_machine::SnapshotData;
+use super::snapshot::{Draft, SnapshotData, SnapshotStore};
 use super::types::{LogId, Raft, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use crate::net::link::Link;
 
@@ -148,6 +149,8 @@ pub fn decode_response(bytes: &[u8]) -> Result<Response, Damage> {
 pub struct RpcServer {
     pub raft: Raft,
     pub contacts: Arc<Contacts>,
+    /// Where a leader's snapshot goes as it comes.
+    pub snapshots: Arc<SnapshotStore>,
     /// Until then this node, having just started, neither votes nor pre-votes: a leader that it acknowledged before the
     /// restart may still count on its lease.
     pub guarded_until: Option<Instant>,
@@ -208,35 +211,40 @@ impl RpcServer {
                 Err(e) => unwilling(&e),
             },
             Request::Other(Small::Snapshot { vote, meta, pieces }) => {
-                *arriving = Some(Arriving { vote, meta, missing: pieces, pieces: Vec::new() });
-                if pieces > 0 {
-                    return None;
+                // One that was cut short on this connection is given up.
+                *arriving = None;
+                let snapshots = self.snapshots.clone();
+                match on_disk(move || snapshots.draft()).await {
+                    Ok(draft) => self.arrived(arriving, Arriving { vote, meta, missing: pieces, draft }).await?,
+                    Err(e) => unwilling(&e),
                 }
-                self.install(arriving.take()?).await
             }
             Request::Piece(piece) => {
-                let Some(snapshot) = arriving else {
+                let Some(Arriving { vote, meta, missing, mut draft }) = arriving.take() else {
                     return Some(Response::Unwilling("no snapshot was announced".into()));
                 };
-                snapshot.pieces.push(piece);
-                snapshot.missing -= 1;
-                if snapshot.missing > 0 {
-                    return None;
+                match on_disk(move || draft.push(&piece).map(|()| draft)).await {
+                    Ok(draft) => self.arrived(arriving, Arriving { vote, meta, missing: missing - 1, draft }).await?,
+                    Err(e) => unwilling(&e),
                 }
-                self.install(arriving.take()?).await
             }
         })
     }
 
-    async fn install(&self, arrived: Arriving) -> Response {
-        let snapshot = Snapshot { meta: arrived.meta, snapshot: SnapshotData::Received(arrived.pieces) };
-        match self.raft.install_full_snapshot(arrived.vote, snapshot).await {
+    /// Installs a snapshot whose pieces are all there. None: some are still to come.
+    async fn arrived(&self, arriving: &mut Option<Arriving>, arrived: Arriving) -> Option<Response> {
+        if arrived.missing > 0 {
+            *arriving = Some(arrived);
+            return None;
+        }
+        let snapshot = Snapshot { meta: arrived.meta, snapshot: SnapshotData::Received(Arc::new(arrived.draft)) };
+        Some(match self.raft.install_full_snapshot(arrived.vote, snapshot).await {
             Ok(response) => {
                 self.contacts.heard_leader();
                 Response::Snapshot(response)
             }
             Err(e) => Response::Unwilling(e.to_string()),
-        }
+        })
     }
 
     fn is_guarded(&self) -> bool {
@@ -249,5 +257,10 @@ struct Arriving {
     vote: Vote,
     meta: SnapshotMeta,
     missing: u32,
-    pieces: Vec<Bytes>,
+    draft: Draft,
+}
+
+/// Does what may wait for the disk away from the threads that serve requests.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

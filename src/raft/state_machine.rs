@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::content::Content;
 use super::lease_clock::LeaseClock;
 use super::roster::Roster;
-use super::snapshot::{Content, SnapshotStore, StoredSnapshot};
+use super::snapshot::{SnapshotData, SnapshotStore};
 use super::types::{Applied, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use super::watch::{HISTORY_BYTES_MAX, event_size};
 use crate::feed::Feed;
@@ -239,7 +239,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let (store, keep) = (self.snapshots.clone(), meta.clone());
-        let Content { table, retired } = blocking(move || store.install(&keep, snapshot)).await?;
+        let Content { table, retired } = blocking(move || store.install(&keep, &snapshot)).await?;
         self.table = table;
         self.applied = meta.last_log_id;
         self.roster.send_replace(Arc::new(Roster { membership: meta.last_membership.clone(), retired }));
@@ -269,15 +269,6 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let (content, meta, store) = (self.content.clone(), self.meta.clone(), self.store.clone());
         blocking(move || store.build(&meta, &content)).await
     }
-}
-
-/// The content of a snapshot.
-#[derive(Clone)]
-pub enum SnapshotData {
-    /// On this node's disk.
-    Stored(StoredSnapshot),
-    /// As it came from the leader, in pieces.
-    Received(Vec<Bytes>),
 }
 
 /// Runs what touches the disk away from the threads that serve requests.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use openraft::alias::{CommittedLeaderIdOf, EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
 use serde::{Deserialize, Serialize};
 
-use super::state_machine::{SnapshotData, StateMachine};
+use super::snapshot::SnapshotData;
+use super::state_machine::StateMachine;
 use crate::model::outcome::Outcome;
 use crate::model::step::{Outcomes, Step};
 

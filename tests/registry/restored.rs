@@ -42,6 +42,6 @@ async fn c11_restored_leases_begin_with_all_of_their_time() {
     restore(&file, &data, 1, "127.0.0.1:1").await.unwrap();
     let store = SnapshotStore::open(&data.join("snap"), true, Box::new(Fdatasync)).unwrap();
     let found = store.current().unwrap().unwrap();
-    let content = store.install(&found.meta, found.snapshot).unwrap();
+    let content = store.install(&found.meta, &found.snapshot).unwrap();
     assert_eq!(left(&content.table), [60_000, 20_000, 60_000]);
 }

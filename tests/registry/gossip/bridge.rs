@@ -1,6 +1,6 @@
 //! A cluster in pieces that one node holds together: messages go by way of it, and nothing flickers meanwhile.
 
-use quorate::gossip::core::{Effect, Flaws, LeaseFlaw};
+use quorate::gossip::core::{Effect, Effects, Flaws, LeaseFlaw, Now};
 use quorate::gossip::message::Message;
 use quorate::model::ident::{LeaseId, NodeId};
 use quorate::registry::KeepAlive;
@@ -60,7 +60,9 @@ fn passed_on(world: &mut World, leases: &[LeaseId]) -> Vec<(NodeId, usize)> {
     world.with(5, |core, now, effects| {
         core.keep_alive(&keep, now, effects);
         sent.extend(effects.iter().filter_map(|effect| match effect {
-            Effect::Send { to, message: Message::Keep { leases, .. } } => Some((*to, leases.len())),
+            Effect::Send { to, message: Message::Keep { calls } } => {
+                Some((*to, calls.iter().map(|call| call.leases.len()).sum()))
+            }
             _ => None,
         }));
     });
@@ -74,6 +76,30 @@ fn a9_one_call_for_many_leases_is_one_message_to_each_keeper() {
     leases.push(world.lease(5, 60_000));
     world.run(50);
     assert_eq!(passed_on(&mut world, &leases), [(1, 150), (2, 150)]);
+    // Calls that come in shortly one after another go together, with a tick.
+    let messages = |effects: &Effects| {
+        let keeps = effects.iter().filter_map(|effect| match effect {
+            Effect::Send { to, message: Message::Keep { calls } } => Some((*to, calls.len())),
+            _ => None,
+        });
+        keeps.collect::<Vec<_>>()
+    };
+    let later = world.with(5, |core, now, effects| {
+        let mut own = Effects::new();
+        for at in 0..40 {
+            let keep = KeepAlive { leases: vec![leases[at].clone()], ..KeepAlive::default() };
+            core.keep_alive(&keep, now, &mut own);
+        }
+        let few = std::mem::take(&mut own);
+        core.tick(Now { ms: now.ms + 50, ..now }, &mut own);
+        let sent = (messages(&few).len(), messages(&own));
+        effects.extend(few);
+        effects.append(&mut own);
+        sent
+    });
+    // Two more at once, for few had come by then; and what follows is those again, by other ways.
+    assert_eq!((later.0, &later.1[..2]), (2, &[(1, 19), (2, 19)][..]));
+    world.run(500);
     let keep = KeepAlive { leases, ..KeepAlive::default() };
     assert!(world.keep_all(5, &keep).iter().all(|kept| kept.as_ref().is_ok_and(|kept| !kept.moved)));
 }
