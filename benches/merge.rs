@@ -144,7 +144,7 @@ fn commands(c: &mut Criterion) {
             b.iter(|| {
                 number = (number + 7_919) % names;
                 let Action::Register { name, .. } = register(number) else { unreachable!() };
-                black_box(core.query(&Query::Whereis { name, token: None }, now))
+                black_box(core.query(&Query::Whereis { name, token: None }, false, now))
             });
         });
     }

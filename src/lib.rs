@@ -32,5 +32,12 @@ pub mod cli;
 #[cfg(feature = "referee")]
 pub mod referee;
 
+/// A system of `systems` that is called by a crate of its own.
+#[cfg(feature = "rivals")]
+#[path = "systems/postgresql/mod.rs"]
+pub mod postgresql;
+#[cfg(all(feature = "referee", not(feature = "rivals")))]
+#[path = "systems/no_rivals.rs"]
+pub mod postgresql;
 #[cfg(feature = "referee")]
 pub mod systems;

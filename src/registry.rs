@@ -25,6 +25,11 @@ pub trait Registry: Send + Sync + 'static {
     /// Applies one command. `Ok` means acknowledged, with all that the mode promises of that; a refusal is an outcome.
     async fn execute(&self, action: Action, call: &CommandCall) -> Result<Reply<Outcome>, CommandFailure>;
 
+    /// Whether this registry may ever have told that revision: one that it cannot have written is worth no waiting for.
+    fn may_have_told(&self, _: &Revision) -> bool {
+        true
+    }
+
     /// Answers one question at the level asked for.
     async fn query(&self, query: Query, call: &QueryCall) -> Result<Reply<Answer>, QueryFailure>;
 
@@ -115,6 +120,15 @@ pub struct QueryCall {
     pub forward: bool,
     /// Wait until this node has applied that much, or fail with [`Reason::Behind`].
     pub min_revision: Option<Revision>,
+    /// `ap`: entries, too, that this node does not show since who answers for them is out of reach, where no other stands.
+    pub include_hidden: bool,
+}
+
+impl QueryCall {
+    /// A question that is passed on to whom it concerns and asks for nothing special.
+    pub fn new(deadline: Instant, consistency: Consistency) -> Self {
+        Self { deadline, consistency, forward: true, min_revision: None, include_hidden: false }
+    }
 }
 
 /// What a read promises. The first three are of `cp`, the others of `ap`.

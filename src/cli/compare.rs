@@ -29,7 +29,8 @@ use crate::systems::{self, Place, leftovers, netns};
 
 #[derive(Args, Clone, Debug)]
 pub struct CompareArgs {
-    /// What to compare, joined by commas: cp, ap, cp-stale, cp-leader, ap-quorum, reference
+    /// What to compare, joined by commas: cp, ap, cp-stale, cp-leader, ap-quorum, reference; and others: etcd, etcd-stale, zookeeper,
+    /// erlang-global, erlang-global-overlap, erlang-global-redial, erlang-pg, postgresql, postgresql-2pc
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cp,ap")]
     pub systems: Vec<String>,
     /// Nodes of each system

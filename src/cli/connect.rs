@@ -11,6 +11,7 @@ use crate::client::call::Cause;
 use crate::client::client::{Builder, Client};
 use crate::client::error::Error;
 use crate::model::ident::{Mode, Token};
+use crate::wire::status::Code;
 
 #[derive(Args, Clone, Debug)]
 pub struct Connect {
@@ -97,6 +98,13 @@ impl Servers {
             cert: self.tls_cert.as_deref(),
             key: self.tls_key.as_deref(),
         };
+        if papers.roots.is_none()
+            && let Some(url) = self.endpoints.iter().find(|url| url.starts_with("https://"))
+        {
+            return Err(Misused(format!(
+                "{url} speaks TLS: --tls-roots says by which roots its certificate is believed"
+            )));
+        }
         let builder = Client::builder().endpoints(&self.endpoints).mode(mode).timeout(timeout);
         Ok(papers.shown_by(builder)?.build()?)
     }
@@ -143,17 +151,22 @@ where
 
 /// Says on one line why nothing came of a call and what may help, and tells the exit code.
 pub fn failed(error: &Error) -> Exit {
+    // What may help goes on where a server's sentence ends.
+    let with = |help: &str| match help {
+        "" => eprintln!("quorate: {error}"),
+        _ => eprintln!("quorate: {}; {help}", error.to_string().trim_end_matches('.')),
+    };
     match error {
         Error::Refused(_) => {
             eprintln!("quorate: {error}");
             Exit::No
         }
         Error::NotApplied(cause) | Error::Unanswered(cause) => {
-            eprintln!("quorate: {error}{}", mend(cause));
+            with(mend(cause));
             Exit::NotDone
         }
         Error::Unknown(cause) => {
-            eprintln!("quorate: {error}{}", mend(cause));
+            with(mend(cause));
             Exit::Unknown
         }
         Error::Word(_) => {
@@ -167,15 +180,18 @@ pub fn failed(error: &Error) -> Exit {
 fn mend(cause: &Cause) -> &'static str {
     use crate::registry::Reason;
     match cause {
-        Cause::Unreachable(_) => "; is a server running there? --endpoints says where to look",
-        Cause::Late => "; a longer --timeout-ms or another of --endpoints may help",
-        Cause::Lost(_) => "; look what became of it",
-        Cause::Garbled(_) => "; is it a server of this version?",
+        Cause::Unreachable(_) => "is a server running there? --endpoints says where to look",
+        Cause::Late => "a longer --timeout-ms or another of --endpoints may help",
+        Cause::Lost(_) => "look what became of it",
+        Cause::Garbled(_) => "is it a server of this version?",
         Cause::Server(reason) => match reason {
-            Reason::NoQuorum | Reason::NoLeader => "; name servers of the majority by --endpoints, or use --mode ap",
-            Reason::Overloaded | Reason::Starting => "; try again in a moment",
+            Reason::NoQuorum | Reason::NoLeader => {
+                "name other servers by --endpoints, or ask for less: --mode ap, --consistency stale, a smaller --r"
+            }
+            Reason::Overloaded | Reason::Starting => "try again in a moment",
             Reason::Behind { .. } | Reason::Timeout | Reason::NotLeader { .. } | Reason::Internal(_) => "",
         },
+        Cause::Rejected { code: Code::Unauthorized, .. } => "--credential-file names the file with the token to show",
         Cause::Rejected { .. } => "",
     }
 }

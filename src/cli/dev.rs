@@ -44,8 +44,8 @@ pub fn run(args: DevArgs) -> anyhow::Result<Exit> {
         }
         let (port, last) = (args.http_port, args.nodes);
         println!("\nTry:");
-        println!("  quorate register billing --owner me --mode cp");
-        println!("  quorate whereis billing --mode cp --endpoints http://127.0.0.1:{}", port + last - 1);
+        println!("  quorate register billing --owner me --endpoints http://127.0.0.1:{port}");
+        println!("  quorate whereis billing --endpoints http://127.0.0.1:{}", port + last - 1);
         if last > 1 {
             println!("\nCut node 1 off from node 2 (both directions, at node 1), and mend it:");
             println!(

@@ -43,6 +43,8 @@ pub enum RegistryCommand {
         #[command(flatten)]
         level: Level,
         #[command(flatten)]
+        hidden: HiddenArg,
+        #[command(flatten)]
         connect: Connect,
     },
     /// Ends a registration
@@ -62,6 +64,8 @@ pub enum RegistryCommand {
         page: PageArgs,
         #[command(flatten)]
         level: Level,
+        #[command(flatten)]
+        hidden: HiddenArg,
         #[command(flatten)]
         connect: Connect,
     },
@@ -102,6 +106,8 @@ pub enum RegistryCommand {
         page: PartArgs,
         #[command(flatten)]
         level: Level,
+        #[command(flatten)]
+        hidden: HiddenArg,
         #[command(flatten)]
         connect: Connect,
     },
@@ -164,6 +170,13 @@ pub struct Level {
     /// ap: merge what so many nodes know
     #[arg(long = "r", value_name = "NODES", value_parser = parse_nodes)]
     quorum: Option<usize>,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub struct HiddenArg {
+    /// ap: what the server hides, too, since who answers for it is out of reach; marked so
+    #[arg(long = "hidden")]
+    include: bool,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -254,6 +267,10 @@ fn understand(connect: &Connect, options: &CallOptions, command: RegistryCommand
         };
         Ok(CallOptions { consistency, ..options.clone() })
     };
+    let found = |level: Level, hidden: HiddenArg| match (connect.mode, hidden.include) {
+        (Mode::Cp, true) => Err(Misused("--hidden is of ap: cp hides nothing".to_owned())),
+        (_, include_hidden) => Ok(CallOptions { include_hidden, ..read(level)? }),
+    };
     Ok(match command {
         RegistryCommand::Register { name, owner, meta, lease, condition, acks, .. } => {
             let condition = match condition {
@@ -277,12 +294,14 @@ fn understand(connect: &Connect, options: &CallOptions, command: RegistryCommand
         RegistryCommand::Leave { group, member, token: text, acks, .. } => {
             Call::Command(Action::Leave { group, member, token: token(text)? }, written(acks)?)
         }
-        RegistryCommand::Whereis { name, token: text, level, .. } => {
-            Call::Query(Query::Whereis { name, token: token(text)? }, read(level)?)
+        RegistryCommand::Whereis { name, token: text, level, hidden, .. } => {
+            Call::Query(Query::Whereis { name, token: token(text)? }, found(level, hidden)?)
         }
-        RegistryCommand::Names { page, level, .. } => Call::Query(Query::Names { page: page.into() }, read(level)?),
-        RegistryCommand::Members { group, node, page, level, .. } => {
-            Call::Query(Query::Members { group, page: page.into(), node }, read(level)?)
+        RegistryCommand::Names { page, level, hidden, .. } => {
+            Call::Query(Query::Names { page: page.into() }, found(level, hidden)?)
+        }
+        RegistryCommand::Members { group, node, page, level, hidden, .. } => {
+            Call::Query(Query::Members { group, page: page.into(), node }, found(level, hidden)?)
         }
         RegistryCommand::Groups { page, level, .. } => Call::Query(Query::Groups { page: page.into() }, read(level)?),
     })

@@ -263,7 +263,8 @@ fn table(entries: &[&Entry]) -> String {
             Holder::Member(group, member) => (group.to_string(), member.to_string()),
         };
         let since = write::time(entry.since).to_string();
-        vec![key, holder, entry.token.to_string(), entry.node.to_string(), since, entry.meta.as_str().to_owned()]
+        let node = if entry.hidden { format!("{} (hidden)", entry.node) } else { entry.node.to_string() };
+        vec![key, holder, entry.token.to_string(), node, since, entry.meta.as_str().to_owned()]
     });
     columns(&head, rows)
 }

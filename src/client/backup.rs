@@ -10,7 +10,7 @@ use super::call::{Caller, Cause};
 use super::client::Client;
 use super::connection::{Begun, Streamed};
 use super::error::Error;
-use super::follow::QUIET_MAX;
+use super::stream::QUIET_MAX;
 use super::{judge, request};
 
 /// A backup that is coming in.

@@ -40,6 +40,8 @@ pub struct CallOptions {
     pub consistency: Option<Consistency>,
     /// Queries: wait until the node has applied that much.
     pub min_revision: Option<Revision>,
+    /// Look-ups and lists of `ap`: entries, too, that the node hides.
+    pub include_hidden: bool,
     /// `cp`: whether the node may pass the call on to the leader. If not, the call fails with [`Reason::NotLeader`].
     pub forward: bool,
 }
@@ -52,6 +54,7 @@ impl Default for CallOptions {
             acks: None,
             consistency: None,
             min_revision: None,
+            include_hidden: false,
             forward: true,
         }
     }
@@ -179,6 +182,21 @@ impl Caller {
             None => "/readyz?".to_owned(),
         };
         self.plain(Method::GET, &path, None::<&()>, timeout).await
+    }
+
+    /// One JSON body posted to a server of another API; status and body of its answer as they came. [`CommandError::Unknown`] only if
+    /// something of the request may have left.
+    pub async fn post(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<(u16, Bytes), CommandError> {
+        let body =
+            serde_json::to_vec(body).map_err(|error| CommandError::NotApplied(Cause::Garbled(error.to_string())))?;
+        let prepared = Prepared { method: Method::POST, path: path.to_owned(), headers: Vec::new(), body };
+        let answered = self.exchange(prepared, &within(timeout)).await?;
+        Ok((answered.status, answered.body))
     }
 
     /// `path` ends where another parameter may follow.

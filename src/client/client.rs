@@ -159,6 +159,11 @@ impl Client {
         Self { options: CallOptions { min_revision: Some(revision), ..self.options.clone() }, ..self.clone() }
     }
 
+    /// `ap`: the same, but look-ups and lists show, marked as such, what a server hides since who answers for it is out of reach.
+    pub fn including_hidden(&self) -> Self {
+        Self { options: CallOptions { include_hidden: true, ..self.options.clone() }, ..self.clone() }
+    }
+
     /// `ap`: the same, but commands wait until so many nodes have them.
     pub fn writing_to(&self, nodes: usize) -> Self {
         Self { options: CallOptions { acks: Some(nodes), ..self.options.clone() }, ..self.clone() }

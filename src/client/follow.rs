@@ -1,19 +1,13 @@
 //! A stream of events that is taken up at another server when the one that it comes from is gone: what watches and inboxes share.
 
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::call::Cause;
 use super::client::Client;
-use super::connection::{Begun, Streamed};
 use super::failover::Pace;
-use super::judge;
 use super::request::Prepared;
-use crate::wire::sse::{Decoder, SentEvent};
-
-/// A server that says nothing for so long is given up: it sends something every 5 s.
-pub const QUIET_MAX: Duration = Duration::from_secs(20);
+use super::stream::EventStream;
+use crate::wire::sse::SentEvent;
 
 /// The servers of one client, of which one after the other is asked for the same stream.
 #[derive(Debug)]
@@ -22,18 +16,11 @@ pub struct Followed {
     event_len_max: usize,
     at: usize,
     pace: Pace,
-    stream: Option<Stream>,
+    stream: Option<EventStream>,
     /// Not before then is the next server asked.
     not_before: Instant,
     /// An interruption is told once.
     interrupted: bool,
-}
-
-#[derive(Debug)]
-struct Stream {
-    body: Box<Streamed>,
-    decoder: Decoder,
-    heard: Instant,
 }
 
 impl Followed {
@@ -63,28 +50,16 @@ impl Followed {
     pub async fn open(&mut self, prepared: Prepared) -> Result<(), Cause> {
         sleep_until(self.not_before).await;
         let caller = &self.client.servers().callers()[self.at];
-        match caller.stream(prepared, self.client.options().timeout).await? {
-            Begun::Stream(body) => {
-                self.stream = Some(Stream { body, decoder: Decoder::new(self.event_len_max), heard: Instant::now() });
-                Ok(())
-            }
-            Begun::Answer(answered) => Err(judge::no_stream(self.client.mode(), &answered)),
-        }
+        let (mode, timeout) = (self.client.mode(), self.client.options().timeout);
+        self.stream = Some(EventStream::open(caller, mode, prepared, timeout, self.event_len_max).await?);
+        Ok(())
     }
 
     /// The next event. An error: there is no stream any more. May be cancelled without loss.
     pub async fn next(&mut self) -> Result<SentEvent, Cause> {
-        let Some(stream) = &mut self.stream else { return Err(Cause::Lost("there is no stream".to_owned())) };
-        loop {
-            if let Some(sent) = stream.decoder.next_event().map_err(|why| Cause::Garbled(why.to_string()))? {
-                return Ok(sent);
-            }
-            let piece = timeout_at(stream.heard + QUIET_MAX, stream.body.next()).await.unwrap_or(Err(Cause::Late))?;
-            stream.heard = Instant::now();
-            match piece {
-                Some(bytes) => stream.decoder.push(&bytes),
-                None => return Err(Cause::Lost("the server ended the stream".to_owned())),
-            }
+        match &mut self.stream {
+            Some(stream) => stream.next().await,
+            None => Err(Cause::Lost("there is no stream".to_owned())),
         }
     }
 

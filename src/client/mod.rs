@@ -3,7 +3,7 @@
 //! [`call`] sends one request and tells what is known of its answer; it repeats nothing ([`calls`] does so for keep-alives, batches
 //! and streams). Below it, [`access`] says what servers are shown and which are believed, [`endpoint`] where one is; [`request`]
 //! puts a command or query into HTTP, [`connection`] carries one request over one connection and knows whether anything of it was
-//! sent, [`judge`] tells from an answer what it proves.
+//! sent, [`stream`] reads an answer that goes on, [`judge`] tells from an answer what it proves.
 //!
 //! [`client`] is the [`Client`](client::Client) of a whole cluster: [`failover`] decides where a call goes next and whether it may; what
 //! it offers stands in [`names`], [`groups`], [`leases`], [`messages`], [`nodes`] (changes of the cluster) and [`backup`], by the words
@@ -37,5 +37,6 @@ pub mod moment;
 pub mod names;
 pub mod nodes;
 mod request;
+pub mod stream;
 pub mod watch;
 pub mod word;

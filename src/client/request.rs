@@ -123,6 +123,13 @@ pub fn query(mode: Mode, query: &Query, options: &CallOptions) -> Prepared {
     if let Some(revision) = &options.min_revision {
         push(&mut path, "&min_revision", quote(&revision.to_string()));
     }
+    let has_hidden = match query {
+        Query::Whereis { .. } | Query::Names { .. } | Query::Membership { .. } | Query::Members { .. } => true,
+        Query::Groups { .. } | Query::Lease { .. } | Query::Leases { .. } => false,
+    };
+    if options.include_hidden && has_hidden && mode == Mode::Ap {
+        push(&mut path, "&include", "hidden");
+    }
     if mode == Mode::Cp && !options.forward {
         push(&mut path, "&forward", "redirect");
     }

@@ -6,15 +6,13 @@ use super::call::Cause;
 use super::client::Client;
 use super::follow::Followed;
 use super::request;
+use super::stream::MESSAGE_LEN_MAX;
 use crate::model::entry::Entry;
 use crate::model::event::{Event, Filter, Told, WatchMessage};
 use crate::model::ident::Revision;
 use crate::registry::{Position, Watch as Watched};
 use crate::wire::event::read_message;
 use crate::wire::status::{Code, Kind};
-
-/// The longest message that is read: 10,000 entries that end with one lease may be in one.
-const MESSAGE_LEN_MAX: usize = 256 << 20;
 
 /// What a watcher learns.
 #[derive(Clone, Debug, PartialEq, Eq)]

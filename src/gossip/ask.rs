@@ -58,7 +58,7 @@ where
 }
 
 /// What several nodes know together, resolved as this node, whose map it is, looks at it.
-pub fn together(here: &Map, query: &Query, parts: Vec<Part>) -> Answer {
+pub fn together(here: &Map, query: &Query, include_hidden: bool, parts: Vec<Part>) -> Answer {
     // Where one node left off, the others' later keys would look removed there.
     let upto = parts.iter().filter_map(|(_, upto)| upto.clone()).min();
     let mut map = here.unfilled();
@@ -74,7 +74,7 @@ pub fn together(here: &Map, query: &Query, parts: Vec<Part>) -> Answer {
         map.merge(state);
     }
     vouches.into_iter().for_each(|vouch| map.put_up_vouch(vouch));
-    let mut answer = view::query(&map.grants, query);
+    let mut answer = view::query(&map.grants, query, include_hidden);
     match &mut answer {
         Answer::Entries { next, .. } | Answer::Groups { next, .. } if next.is_none() => *next = upto,
         Answer::Entries { .. }

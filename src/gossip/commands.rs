@@ -245,6 +245,7 @@ impl Core {
             revision: view::revision(held.changed()),
             node: self.node(),
             since: held.grant.since,
+            hidden: false,
         };
         Executed { outcome: Outcome::Granted { entry, hides }, operation: Some(stamp.id) }
     }

@@ -24,7 +24,7 @@ use super::hearing::Hearing;
 use super::hlc::Hlc;
 use super::keep_alive::{Calls, KeptResults};
 use super::keeper::Keeper;
-use super::lens::Lens;
+use super::lens::{Lens, TieBreak};
 use super::log::Log;
 use super::map::{Applied, Map, State};
 use super::message::Message;
@@ -48,6 +48,10 @@ pub struct Flaws {
     /// State transfer ignores the context: all that the other has and this node lacks is taken as new, so that removed names
     /// return. The kept log is not used, so that every difference ends in a state transfer.
     pub transfer_without_context: bool,
+    /// Each node takes what comes from another to be the better grant: a rule that is not the same everywhere.
+    pub remote_wins: bool,
+    /// Keep-alives never tell what was lost.
+    pub mute_losers: bool,
     /// Losers of conflicts are withdrawn as if they had been given up: nobody is told.
     pub forget_records: bool,
     /// A watch goes on from now, wherever it was to go on from.
@@ -168,7 +172,12 @@ pub struct Core {
 
 impl Core {
     pub fn new(config: CoreConfig, hlc: Hlc, now: Now) -> Self {
-        let lens = Lens::new(config.policy, config.flaws.never_resolve);
+        let tie_break = match (config.flaws.never_resolve, config.flaws.remote_wins) {
+            (true, _) => TieBreak::FirstCome,
+            (false, true) => TieBreak::Remote(config.run.node),
+            (false, false) => TieBreak::Rank,
+        };
+        let lens = Lens::new(config.policy, tie_break);
         let peers = config.peers.iter().map(|node| (*node, Peer::configured(now.ms))).collect::<BTreeMap<_, _>>();
         Self {
             map: Map::new(lens),
@@ -219,8 +228,8 @@ impl Core {
         self.serving
     }
 
-    /// Answers from what this node has applied.
-    pub fn query(&self, query: &Query, now: Now) -> Answer {
+    /// Answers from what this node has applied, what it hides included or not.
+    pub fn query(&self, query: &Query, include_hidden: bool, now: Now) -> Answer {
         match query {
             Query::Lease { lease, page } => self.lease_status(lease, page, now),
             Query::Leases { page } => self.leases(page),
@@ -228,7 +237,7 @@ impl Core {
             | Query::Names { .. }
             | Query::Membership { .. }
             | Query::Members { .. }
-            | Query::Groups { .. } => view::query(&self.map.grants, query),
+            | Query::Groups { .. } => view::query(&self.map.grants, query, include_hidden),
         }
     }
 

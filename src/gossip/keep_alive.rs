@@ -172,7 +172,10 @@ impl Core {
     }
 
     fn told_kept(&self, lease: &LeaseId, ttl_ms: u64, moved: bool) -> KeptAlive {
-        let lost = self.map.records.lost(lease).map(|record| record.shown()).collect();
+        let lost = match self.config.flaws.mute_losers {
+            true => Vec::new(),
+            false => self.map.records.lost(lease).map(|record| record.shown()).collect(),
+        };
         KeptAlive { expires_in_ms: ttl_ms, lost, moved }
     }
 

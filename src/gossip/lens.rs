@@ -13,18 +13,29 @@ pub struct Lens {
     pub policy: Policy,
     /// Nodes whose grants without a lease do not count here at present.
     pub hidden: BTreeSet<NodeId>,
-    /// The planted flaw: what came first here stays in sight, whoever is ranked best.
-    pub first_come: bool,
+    pub tie_break: TieBreak,
     /// The leases that a vouch stands for, and whether one of them counts. Only looked up, never iterated.
     leases: HashMap<LeaseId, bool>,
     /// How many of these do not live here at present.
     silent: usize,
 }
 
+/// Which of several grants of one name that count is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TieBreak {
+    /// The best by rank.
+    #[default]
+    Rank,
+    /// The planted flaw: what came first here stays in sight, whoever is ranked best.
+    FirstCome,
+    /// The planted flaw: what was granted elsewhere is better than what this node granted.
+    Remote(NodeId),
+}
+
 impl Lens {
     /// Hides nothing yet.
-    pub fn new(policy: Policy, first_come: bool) -> Self {
-        Self { policy, first_come, ..Self::default() }
+    pub fn new(policy: Policy, tie_break: TieBreak) -> Self {
+        Self { policy, tie_break, ..Self::default() }
     }
 
     /// The same view of nodes, and no leases.
@@ -71,9 +82,12 @@ impl Lens {
 
     pub(super) fn best<'a>(&self, held: impl Iterator<Item = &'a Held>) -> Option<&'a Held> {
         let mut held = held;
-        if self.first_come {
-            return held.next();
+        match self.tie_break {
+            TieBreak::Rank => held.min_by_key(|held| Rank::of(self.policy, &held.grant)),
+            TieBreak::FirstCome => held.next(),
+            TieBreak::Remote(me) => {
+                held.min_by_key(|held| (held.grant.id.run.node == me, Rank::of(self.policy, &held.grant)))
+            }
         }
-        held.min_by_key(|held| Rank::of(self.policy, &held.grant))
     }
 }

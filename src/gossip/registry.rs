@@ -53,6 +53,10 @@ impl Registry for GossipRegistry {
         Ok(reply)
     }
 
+    fn may_have_told(&self, revision: &Revision) -> bool {
+        operation_of(revision).is_some() || matches!(revision, Revision::Ap(text) if Context::parse(text).is_some())
+    }
+
     async fn query(&self, query: Query, call: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {
         if !self.shared.view().is_serving() {
             return Err(QueryFailure(Reason::Starting));
@@ -61,7 +65,7 @@ impl Registry for GossipRegistry {
             self.wait_for(revision, call.deadline).await?;
         }
         match call.consistency {
-            Consistency::Quorum(nodes) if nodes > 1 => self.ask_others(query, nodes - 1, call.deadline).await,
+            Consistency::Quorum(nodes) if nodes > 1 => self.ask_others(query, nodes - 1, call).await,
             // What is asked of the other mode is refused at the door; this node's answer is the closest there is here.
             Consistency::Quorum(_)
             | Consistency::Local
@@ -73,7 +77,7 @@ impl Registry for GossipRegistry {
                     _ => None,
                 };
                 let core = self.shared.view();
-                let mut answer = core.query(&query, self.shared.now());
+                let mut answer = core.query(&query, call.include_hidden, self.shared.now());
                 if let (Answer::Lease(status), Some(left_ms)) = (&mut answer, left_ms) {
                     status.expires_in_ms = left_ms;
                 }
@@ -171,7 +175,8 @@ impl GossipRegistry {
     }
 
     /// What this node and so many others know together.
-    async fn ask_others(&self, query: Query, others: usize, deadline: Instant) -> Result<Reply<Answer>, QueryFailure> {
+    async fn ask_others(&self, query: Query, others: usize, call: &QueryCall) -> Result<Reply<Answer>, QueryFailure> {
+        let deadline = call.deadline;
         let peers = self.shared.view().live_peers();
         if peers.len() < others {
             return Err(QueryFailure(Reason::NoQuorum));
@@ -195,7 +200,7 @@ impl GossipRegistry {
         for (state, _) in &parts {
             context.merge(&state.context);
         }
-        let answer = ask::together(core.map(), &query, parts);
+        let answer = ask::together(core.map(), &query, call.include_hidden, parts);
         let mut reply = self.reply(&core, answer);
         reply.revision = context.revision();
         Ok(reply)

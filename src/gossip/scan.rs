@@ -55,7 +55,8 @@ impl Found {
     }
 
     fn entry(&self) -> Entry {
-        Shown { best: &self.best, siblings: vec![self.newest.as_ref().unwrap_or(&self.best)] }.entry()
+        let newest = self.newest.as_ref().unwrap_or(&self.best);
+        Shown { best: &self.best, siblings: vec![newest], hidden: false }.entry()
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Shown<'a> {
     pub best: &'a Held,
     /// All grants of its holder that count: the same holder twice is no conflict, they stand side by side.
     pub siblings: Vec<&'a Held>,
+    /// Who answers for it is out of reach: shown only to those who ask for the hidden.
+    pub hidden: bool,
 }
 
 impl<'a> Shown<'a> {
@@ -30,7 +32,19 @@ impl<'a> Shown<'a> {
                 all.iter().filter(|held| held.grant.holder == best.grant.holder && lens.counts(&held.grant)).collect()
             }
         };
-        Some(Self { best, siblings })
+        Some(Self { best, siblings, hidden: false })
+    }
+
+    /// Of what is hidden where nothing is shown, the best-ranked grant with its holder's others.
+    fn of_hidden(slot: &'a Slot, lens: &Lens) -> Option<Self> {
+        let hidden = || slot.all().iter().filter(|held| lens.hides(&held.grant));
+        let best = lens.best(hidden())?;
+        let siblings = hidden().filter(|held| held.grant.holder == best.grant.holder).collect();
+        Some(Self { best, siblings, hidden: true })
+    }
+
+    fn asked_for(slot: &'a Slot, lens: &Lens, include_hidden: bool) -> Option<Self> {
+        Self::of(slot, lens).or_else(|| include_hidden.then(|| Self::of_hidden(slot, lens)).flatten())
     }
 
     /// When it last changed.
@@ -53,6 +67,7 @@ impl<'a> Shown<'a> {
             revision: revision(newest.changed()),
             node: grant.id.run.node,
             since: grant.since,
+            hidden: self.hidden,
         }
     }
 
@@ -70,7 +85,7 @@ impl<'a> Shown<'a> {
 
 /// A grant by itself, whatever else stands under its key.
 pub fn alone(held: &Held) -> Entry {
-    Shown { best: held, siblings: vec![held] }.entry()
+    Shown { best: held, siblings: vec![held], hidden: false }.entry()
 }
 
 /// An entry's revision: the operation that changed it last.
@@ -78,30 +93,25 @@ pub fn revision(stamp: Stamp) -> Revision {
     Revision::Ap(Token::Ap(stamp.id.token(stamp.hlc)).to_string().into())
 }
 
-fn entry(slot: &Slot, lens: &Lens) -> Option<Entry> {
-    Shown::of(slot, lens).map(|shown| shown.entry())
-}
-
 /// What stands under the key of this holder.
 pub fn current(grants: &Grants, holder: &Holder) -> Option<Entry> {
-    entry(grants.slot(holder)?, &grants.lens)
+    Shown::of(grants.slot(holder)?, &grants.lens).map(|shown| shown.entry())
 }
 
 /// Answers a question from these grants alone.
-pub fn query(grants: &Grants, query: &Query) -> Answer {
-    let lens = &grants.lens;
+pub fn query(grants: &Grants, query: &Query, include_hidden: bool) -> Answer {
+    let shown = |slot| Shown::asked_for(slot, &grants.lens, include_hidden);
+    let entry = |slot| shown(slot).map(|shown| shown.entry());
     match query {
-        Query::Whereis { name, token } => found(grants.names().get(name), lens, *token),
+        Query::Whereis { name, token } => found(grants.names().get(name).and_then(shown), *token),
         Query::Membership { group, member, token } => {
-            found(grants.groups().get(group).and_then(|members| members.slots.get(member)), lens, *token)
+            found(grants.groups().get(group).and_then(|members| members.slots.get(member)).and_then(shown), *token)
         }
-        Query::Names { page } => {
-            entries(keys(grants.names(), page).filter_map(|(_, slot)| entry(slot, lens)), page.limit)
-        }
+        Query::Names { page } => entries(keys(grants.names(), page).filter_map(|(_, slot)| entry(slot)), page.limit),
         Query::Members { group, page, node } => {
             let nobody = BTreeMap::new();
             let slots = grants.groups().get(group).map_or(&nobody, |members| &members.slots);
-            let all = keys(slots, page).filter_map(|(_, slot)| entry(slot, lens));
+            let all = keys(slots, page).filter_map(|(_, slot)| entry(slot));
             entries(all.filter(|entry| node.is_none_or(|node| node == entry.node)), page.limit)
         }
         // Leases are no grants: the core answers these two itself.
@@ -118,8 +128,8 @@ pub fn query(grants: &Grants, query: &Query) -> Answer {
     }
 }
 
-fn found(slot: Option<&Slot>, lens: &Lens, token: Option<Token>) -> Answer {
-    match (slot.and_then(|slot| Shown::of(slot, lens)), token) {
+fn found(shown: Option<Shown>, token: Option<Token>) -> Answer {
+    match (shown, token) {
         (Some(shown), None) => Answer::Entry(shown.entry()),
         (Some(shown), Some(Token::Ap(token))) if shown.has(&token) => Answer::Entry(shown.entry()),
         (shown, Some(_)) => Answer::Refused(Refusal::TokenStale { current: shown.map(|shown| shown.entry()) }),

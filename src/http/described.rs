@@ -116,6 +116,21 @@ pub struct RevisionParam {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
+pub struct IncludeParam {
+    /// `ap`: `hidden` = entries, too, that this node does not show since who answers for them is out of reach, where no other
+    /// stands; marked `hidden`.
+    #[param(inline)]
+    include: Option<Include>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+enum Include {
+    Hidden,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct PageParams {
     /// How many a page: 100 unless given.
     #[param(minimum = 1, maximum = 1_000)]

@@ -8,8 +8,8 @@ use axum::http::Response;
 
 use super::body;
 use super::described::{
-    AcksParam, EndProblems, EntryProblems, ForwardParam, GroupPath, JoinProblems, LevelParams, ListProblems,
-    MemberPath, PageParams, PrefixParam, RevisionParam, TimeoutParam,
+    AcksParam, EndProblems, EntryProblems, ForwardParam, GroupPath, IncludeParam, JoinProblems, LevelParams,
+    ListProblems, MemberPath, PageParams, PrefixParam, RevisionParam, TimeoutParam,
 };
 use super::mount::{Incoming, Mount};
 use super::reply::{Rejection, Shape};
@@ -20,8 +20,9 @@ use crate::wire::body::{EndedBody, GroupsBody, JoinBody, MembersBody, Membership
 
 const JOIN: [&str; 3] = ["timeout_ms", "forward", "w"];
 const LEAVE: [&str; 4] = ["token", "timeout_ms", "forward", "w"];
-const MEMBERSHIP: [&str; 6] = ["token", "timeout_ms", "consistency", "r", "min_revision", "forward"];
-const MEMBERS: [&str; 8] = ["limit", "after", "node", "timeout_ms", "consistency", "r", "min_revision", "forward"];
+const MEMBERSHIP: [&str; 7] = ["token", "timeout_ms", "consistency", "r", "min_revision", "include", "forward"];
+const MEMBERS: [&str; 9] =
+    ["limit", "after", "node", "timeout_ms", "consistency", "r", "min_revision", "include", "forward"];
 const LIST: [&str; 8] = ["prefix", "limit", "after", "timeout_ms", "consistency", "r", "min_revision", "forward"];
 
 /// Joins a group. Joining again changes meta and lease at most, and keeps the token.
@@ -71,7 +72,7 @@ pub async fn leave(State(mount): State<Arc<Mount>>, request: Request) -> Respons
     params(
         MemberPath,
         ("token" = Option<String>, Query, description = "412 unless this is the current membership."),
-        TimeoutParam, LevelParams, RevisionParam, ForwardParam,
+        TimeoutParam, LevelParams, RevisionParam, IncludeParam, ForwardParam,
     ),
     responses(
         (status = 200, description = "The membership.", body = Membership, headers(("ETag" = String, description = "The revision of the entry, in double quotes."))),
@@ -91,7 +92,7 @@ pub async fn membership(State(mount): State<Arc<Mount>>, request: Request) -> Re
     params(
         GroupPath, PageParams,
         ("node" = Option<String>, Query, description = "Only those who joined at this node: an id, or self."),
-        TimeoutParam, LevelParams, RevisionParam, ForwardParam,
+        TimeoutParam, LevelParams, RevisionParam, IncludeParam, ForwardParam,
     ),
     responses(
         (status = 200, description = "One page.", body = MembersBody),

@@ -66,7 +66,7 @@ pub async fn readyz(State(shared): State<Arc<Shared>>, request: Request) -> Resp
 /// A node without a majority still answers stale reads and all of `ap`: only one that has not caught up with itself serves nobody.
 async fn has_state(cp: &dyn Registry, deadline: Instant) -> Result<(), Reason> {
     let query = Query::Groups { page: Page { limit: 1, ..Page::default() } };
-    let call = QueryCall { deadline, consistency: Consistency::Stale, forward: false, min_revision: None };
+    let call = QueryCall { forward: false, ..QueryCall::new(deadline, Consistency::Stale) };
     cp.query(query, &call).await.map(drop).map_err(|failure| failure.0)
 }
 

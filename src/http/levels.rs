@@ -42,14 +42,25 @@ pub fn of_command(mode: Mode, params: &mut Params, arrived: Instant) -> Result<C
     })
 }
 
-/// The levels of a query: `timeout_ms`, `forward` (`cp`), `consistency` with `r` (`ap`), `min_revision`.
+/// The levels of a query: `timeout_ms`, `forward` (`cp`), `consistency` with `r` (`ap`), `min_revision`, `include` (`ap`).
 pub fn of_query(mode: Mode, params: &mut Params, arrived: Instant) -> Result<QueryCall, Rejection> {
     Ok(QueryCall {
         deadline: deadline(params, arrived)?,
         consistency: consistency(mode, params)?,
         forward: forward(mode, params)?,
         min_revision: params.parsed("min_revision", |text| Revision::parse(mode, text))?,
+        include_hidden: include_hidden(mode, params)?,
     })
+}
+
+/// Whether what a node of `ap` hides is asked for, too.
+fn include_hidden(mode: Mode, params: &mut Params) -> Result<bool, Rejection> {
+    match (mode, params.take("include").as_deref()) {
+        (_, None) => Ok(false),
+        (Mode::Ap, Some("hidden")) => Ok(true),
+        (Mode::Ap, Some(_)) => Err(Rejection::malformed("include= can only be hidden")),
+        (Mode::Cp, Some(_)) => Err(Rejection::malformed("include= belongs to ap: cp hides nothing")),
+    }
 }
 
 fn consistency(mode: Mode, params: &mut Params) -> Result<Consistency, Rejection> {

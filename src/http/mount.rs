@@ -16,7 +16,7 @@ use super::params::Params;
 use super::reply::{Rejection, Shape};
 use super::{Shared, body, conditions, levels, pieces, rights};
 use crate::model::command::Action;
-use crate::model::ident::{IdentError, Mode, Token};
+use crate::model::ident::{IdentError, Mode, Revision, Token};
 use crate::model::lease::KeptAlive;
 use crate::model::outcome::{Outcome, Refusal};
 use crate::model::query::{Answer, PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, Page, Query};
@@ -107,6 +107,9 @@ impl Mount {
         let read = || {
             let mut params = Params::parse(parts.uri.query(), known)?;
             let call = levels::of_query(self.mode, &mut params, arrived)?;
+            if let Some(revision) = &call.min_revision {
+                self.told_once("min_revision", revision)?;
+            }
             let mut incoming = Incoming { mode: self.mode, parts: &parts, params, body: Bytes::new() };
             let (query, shape) = build(&mut incoming)?;
             rights::to_ask(&incoming.caller(), &query)?;
@@ -120,6 +123,17 @@ impl Mount {
             .await
             .unwrap_or(Err(QueryFailure(Reason::Timeout)));
         self.answer(&parts.uri, &shape, result)
+    }
+
+    /// Refuses a revision that this registry cannot have told, such as one of the other mode.
+    pub fn told_once(&self, parameter: &str, revision: &Revision) -> Result<(), Rejection> {
+        match self.registry.may_have_told(revision) {
+            true => Ok(()),
+            false => Err(Rejection::malformed(format!(
+                "{parameter}={revision}: no {} revision looks like that; they are told in answers and events",
+                self.mode
+            ))),
+        }
     }
 
     /// What the registry answers, as far as the caller may see it.

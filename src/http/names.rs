@@ -7,8 +7,8 @@ use axum::extract::{Request, State};
 use axum::http::Response;
 
 use super::described::{
-    AcksParam, EndProblems, EntryProblems, ForwardParam, LevelParams, ListProblems, NamePath, PageParams, PrefixParam,
-    RegisterProblems, RevisionParam, TimeoutParam,
+    AcksParam, EndProblems, EntryProblems, ForwardParam, IncludeParam, LevelParams, ListProblems, NamePath, PageParams,
+    PrefixParam, RegisterProblems, RevisionParam, TimeoutParam,
 };
 use super::mount::{Incoming, Mount};
 use super::reply::{Rejection, Shape};
@@ -19,8 +19,9 @@ use crate::wire::body::{EndedBody, NameEntry, NamesBody, RegisterBody};
 
 const REGISTER: [&str; 5] = ["takeover", "token", "timeout_ms", "forward", "w"];
 const UNREGISTER: [&str; 4] = ["token", "timeout_ms", "forward", "w"];
-const WHEREIS: [&str; 6] = ["token", "timeout_ms", "consistency", "r", "min_revision", "forward"];
-const LIST: [&str; 8] = ["prefix", "limit", "after", "timeout_ms", "consistency", "r", "min_revision", "forward"];
+const WHEREIS: [&str; 7] = ["token", "timeout_ms", "consistency", "r", "min_revision", "include", "forward"];
+const LIST: [&str; 9] =
+    ["prefix", "limit", "after", "timeout_ms", "consistency", "r", "min_revision", "include", "forward"];
 
 /// Registers a name.
 ///
@@ -84,7 +85,7 @@ pub async fn unregister(State(mount): State<Arc<Mount>>, request: Request) -> Re
     params(
         NamePath,
         ("token" = Option<String>, Query, description = "412 unless this is the current grant."),
-        TimeoutParam, LevelParams, RevisionParam, ForwardParam,
+        TimeoutParam, LevelParams, RevisionParam, IncludeParam, ForwardParam,
     ),
     responses(
         (status = 200, description = "Who holds it.", body = NameEntry, headers(("ETag" = String, description = "The revision of the entry, in double quotes."))),
@@ -100,7 +101,7 @@ pub async fn whereis(State(mount): State<Arc<Mount>>, request: Request) -> Respo
 
 /// Lists names in byte order, a page at a time.
 #[utoipa::path(get, path = "/names", tag = "names",
-    params(PrefixParam, PageParams, TimeoutParam, LevelParams, RevisionParam, ForwardParam),
+    params(PrefixParam, PageParams, TimeoutParam, LevelParams, RevisionParam, IncludeParam, ForwardParam),
     responses(
         (status = 200, description = "One page.", body = NamesBody),
         ListProblems,

@@ -57,6 +57,11 @@ pub async fn watch(State(mount): State<Arc<Mount>>, request: Request) -> Respons
         Ok(asked) => asked,
         Err(rejection) => return mount.rejected(&parts.method, &rejection),
     };
+    if let Position::After(revision) = &wanted.from
+        && let Err(rejection) = mount.told_once("after", revision)
+    {
+        return mount.rejected(&parts.method, &rejection);
+    }
     let seat = match mount.shared.streams.enter() {
         Ok(seat) => seat,
         Err(rejection) => return mount.rejected(&parts.method, &rejection),

@@ -27,6 +27,8 @@ pub struct Entry {
     pub node: NodeId,
     /// When it was registered, by that node's clock.
     pub since: UnixMillis,
+    /// `ap`, and only if the hidden is asked for: this node does not show it, since who answers for it is out of reach.
+    pub hidden: bool,
 }
 
 impl Entry {

@@ -195,6 +195,10 @@ macro_rules! id {
                 if !text.bytes().all(|b| b.is_ascii_graphic()) {
                     return Err(IdentError::Malformed { what, why: "only visible ASCII characters are allowed" });
                 }
+                // As of names: in a path they would be folded away.
+                if text == "." || text == ".." {
+                    return Err(IdentError::Dots { what });
+                }
                 Ok(Self(Arc::from(text)))
             }
         }
@@ -286,8 +290,15 @@ impl FromStr for Meta {
             return Ok(Self::empty());
         }
         // Read once as a whole: what is no JSON to some reader is refused here, not found by that reader.
-        let _: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
-            .map_err(|_| IdentError::Malformed { what, why: "it has to be a JSON object" })?;
+        let _: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).map_err(|_| {
+            let why = match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+                Ok(_) if text.trim_start().starts_with('{') => {
+                    "it holds a number beyond what a double holds, or more than 127 objects and arrays in one another"
+                }
+                Ok(_) | Err(_) => "it has to be a JSON object",
+            };
+            IdentError::Malformed { what, why }
+        })?;
         Ok(Self(Arc::from(without_space(text))))
     }
 }

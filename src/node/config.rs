@@ -146,6 +146,18 @@ pub enum Flaw {
     KeepAliveAlone,
     /// `cp` ends leases in half their time.
     EarlyExpiry,
+    /// `cp` ends leases in three times their time.
+    LateExpiry,
+    /// `cp` judges leases by the wall clock.
+    WallClockLeases,
+    /// `cp` gives all grants one token, and looks at none.
+    NoFencing,
+    /// `cp` lists a member twice.
+    DuplicateMember,
+    /// `ap`: each node gives way to what comes from another.
+    RemoteWins,
+    /// `ap` never tells the owner of a lease what it has lost.
+    MuteLosers,
     /// `ap` never withdraws the loser of a conflict.
     NeverResolve,
     /// `ap` takes over a peer's state without regard to what it has seen removed.

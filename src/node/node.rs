@@ -263,7 +263,14 @@ fn raft_config(config: &Config, members: &BTreeMap<NodeId, String>, founds: bool
         ack_before_replication: config.flaws.contains(&Flaw::AckEarly),
         drop_on_resume: config.flaws.contains(&Flaw::DropOnResume),
         keep_alive_without_round: config.flaws.contains(&Flaw::KeepAliveAlone),
-        early_expiry: config.flaws.contains(&Flaw::EarlyExpiry),
+        pace: match (config.flaws.contains(&Flaw::EarlyExpiry), config.flaws.contains(&Flaw::LateExpiry)) {
+            (true, _) => raft::Pace::Hasty,
+            (false, true) => raft::Pace::Slow,
+            (false, false) => raft::Pace::Right,
+        },
+        wall_clock_leases: config.flaws.contains(&Flaw::WallClockLeases),
+        no_fencing: config.flaws.contains(&Flaw::NoFencing),
+        duplicate_member: config.flaws.contains(&Flaw::DuplicateMember),
     };
     raft.watch_history = config.watch_history;
     raft
@@ -276,6 +283,8 @@ fn gossip_config(config: &Config, members: &BTreeMap<NodeId, String>) -> GossipC
     gossip.flaws = gossip::Flaws {
         never_resolve: config.flaws.contains(&Flaw::NeverResolve),
         transfer_without_context: config.flaws.contains(&Flaw::ForgetContext),
+        remote_wins: config.flaws.contains(&Flaw::RemoteWins),
+        mute_losers: config.flaws.contains(&Flaw::MuteLosers),
         forget_records: config.flaws.contains(&Flaw::ForgetRecords),
         drop_on_resume: config.flaws.contains(&Flaw::DropOnResume),
         leases: None,

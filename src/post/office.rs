@@ -135,7 +135,7 @@ impl Counter {
 
     async fn ask(&self, mode: Mode, query: Query, deadline: Instant) -> Result<Reply<Answer>, Reason> {
         let consistency = Consistency::default_of(mode);
-        let call = QueryCall { deadline, consistency, forward: true, min_revision: None };
+        let call = QueryCall::new(deadline, consistency);
         self.registry(mode).query(query, &call).await.map_err(|QueryFailure(why)| why)
     }
 

@@ -21,6 +21,10 @@ const SEGMENT_LEN: usize = 8 * 1024 * 1024;
 const CACHE_LEN: u64 = 32 * 1024 * 1024;
 
 /// Beside the databases, so that somebody else's are refused before anything in them is touched.
+///
+/// The node's own file of identity, a directory further up, cannot say this in its place: it is written before there are databases, this one
+/// once they are whole. So a first start that was cut short is told from databases that are gone, and a `raft` directory that was copied
+/// here from another node is noticed.
 const OWNER_FILE: &str = "cp.owner";
 const OWNER_TITLE: &str = "quorate cp data";
 

@@ -85,6 +85,9 @@ impl Keeper {
 
     /// One round for all these callers.
     async fn keep(&self, callers: &[KeepAlive]) -> Told {
+        if !self.leadership.has_quorum() && !self.flaws.keep_alive_without_round {
+            return Told::Refused(Reason::NoQuorum.into());
+        }
         let mut settled = self.clock.settled();
         loop {
             settled.borrow_and_update();

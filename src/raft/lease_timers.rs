@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::flaws::Pace;
 use crate::model::step::{EXPIRE_LEN_MAX, EXPIRE_RELEASES_MAX};
 use crate::model::table::{LeaseFacts, LeaseNews};
 
@@ -24,8 +25,8 @@ pub struct Timers {
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     /// How many leases the log does not show granted or kept alive under this leadership.
     unproven: usize,
-    /// The planted flaw: leases run out in half their time.
-    hasty: bool,
+    /// Right, but for a planted flaw.
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -51,9 +52,9 @@ pub enum Arrival {
 
 impl Timers {
     /// Starts the timers of a leadership that has applied its first own entry by now.
-    pub fn begin(leadership: u64, leases: impl Iterator<Item = LeaseFacts>, now: Instant, hasty: bool) -> Self {
+    pub fn begin(leadership: u64, leases: impl Iterator<Item = LeaseFacts>, now: Instant, pace: Pace) -> Self {
         let (leases_timed, queue) = (HashMap::new(), BinaryHeap::new());
-        let mut timers = Self { leadership, began: now, leases: leases_timed, queue, unproven: 0, hasty };
+        let mut timers = Self { leadership, began: now, leases: leases_timed, queue, unproven: 0, pace };
         for facts in leases {
             let (ttl, left) = (Duration::from_millis(facts.ttl_ms), Duration::from_millis(facts.left_ms));
             timers.insert(facts.number, ttl, left, facts.renewed_under == leadership, now);
@@ -74,7 +75,7 @@ impl Timers {
     }
 
     fn granted(&self, time: Duration) -> Duration {
-        if self.hasty { time / 2 } else { time }
+        self.pace.of(time)
     }
 
     /// Takes in that a lease has begun or ended. It does no harm to hear of one twice.
@@ -96,13 +97,12 @@ impl Timers {
 
     /// A keep-alive has arrived: the deadline is moved at once, before anything is waited for.
     pub fn arrive(&mut self, number: u64, now: Instant) -> Arrival {
-        let hasty = self.hasty;
+        let pace = self.pace;
         match self.leases.get_mut(&number) {
             None => Arrival::Unknown,
             Some(timer) if timer.expiring => Arrival::Expiring,
             Some(timer) => {
-                let granted = if hasty { timer.ttl / 2 } else { timer.ttl };
-                timer.deadline = timer.deadline.max(now + granted);
+                timer.deadline = timer.deadline.max(now + pace.of(timer.ttl));
                 Arrival::Renewed { proven: timer.proven }
             }
         }

@@ -14,6 +14,7 @@ use openraft::errors::{ClientWriteError, ForwardReason};
 use openraft::impls::ProgressResponder;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
+use super::flaws::{Pace, WallClock};
 use super::leadership::ServerMetrics;
 use super::lease_clock::LeaseClock;
 use super::lease_timers::Timers;
@@ -34,8 +35,10 @@ pub struct Leases {
     pub raft: Raft,
     pub view: View,
     pub clock: Arc<LeaseClock>,
-    /// The planted flaw: leases run out in half their time.
-    pub hasty: bool,
+    /// Right, but for a planted flaw.
+    pub pace: Pace,
+    /// Without effect, but for a planted flaw.
+    pub wall: WallClock,
 }
 
 /// Why a leader's note has come to nothing.
@@ -76,7 +79,7 @@ impl Leases {
                 self.clock.load();
                 if self.applied_first_entry(leadership, &mut metrics).await {
                     let leases = self.view.now().table.clone();
-                    self.clock.start(Timers::begin(leadership, leases.leases(), Instant::now(), self.hasty));
+                    self.clock.start(Timers::begin(leadership, leases.leases(), Instant::now(), self.pace));
                     self.lead(leadership, &mut metrics).await;
                 }
                 self.clock.stop();
@@ -114,7 +117,7 @@ impl Leases {
                 changed = metrics.changed() => if changed.is_err() { return },
                 () = sleep_until(look), if expiring.is_none() => {
                     looked = Instant::now();
-                    let due = self.due(leadership, looked);
+                    let due = self.due(leadership, looked + self.wall.ahead());
                     if !due.is_empty() {
                         expiring = Some(Box::pin(self.expire(leadership, due)));
                     }

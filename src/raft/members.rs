@@ -77,12 +77,7 @@ impl RaftRegistry {
         let mut proposed = false;
         let failed = |proposed: bool, why| Made::Failed(if proposed { Unknown(why) } else { NotApplied(why) });
         loop {
-            let call = QueryCall {
-                deadline: deadline.into_std(),
-                consistency: Consistency::Linearizable,
-                forward: false,
-                min_revision: None,
-            };
+            let call = QueryCall { forward: false, ..QueryCall::new(deadline.into_std(), Consistency::Linearizable) };
             match self.catch_up(Proof::Majority, &call).await {
                 Ok(()) => {}
                 Err(Reason::NotLeader { .. }) if !proposed => return Made::NotLeader,

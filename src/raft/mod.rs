@@ -49,6 +49,6 @@ pub mod watch;
 pub mod witness;
 
 pub use durable::StartError;
-pub use flaws::Flaws;
+pub use flaws::{Flaws, Pace};
 pub use node::{LogExtent, RaftConfig, RaftNode, RaftStatus, Timing, start};
 pub use registry::RaftRegistry;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::backup;
 use super::contact::Contacts;
 use super::durable::{Fdatasync, Owner, StartError};
-use super::flaws::{Flaws, Speculation};
+use super::flaws::{Flaws, Speculation, WallClock};
 use super::forward::{self, Forwarder};
 use super::keep_alive::{Keeper, passing_on};
 use super::leadership::Leadership;
@@ -190,8 +190,13 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
     let (pulse, pulse_seen) = tokio::sync::watch::channel(Pulse::default());
     let watches = Watches { feed: view.events().clone(), pulse: pulse_seen, progress_period: config.watch_progress };
     let keeping = tokio::spawn(pulse::keep(leadership.clone(), config.timing, pulse)).abort_handle();
-    let leases =
-        Leases { raft: raft.clone(), view: view.clone(), clock: lease_clock, hasty: config.flaws.early_expiry };
+    let leases = Leases {
+        raft: raft.clone(),
+        view: view.clone(),
+        clock: lease_clock,
+        pace: config.flaws.pace,
+        wall: WallClock::start(config.flaws.wall_clock_leases),
+    };
     let registry = Arc::new(RaftRegistry {
         node: config.node,
         raft: raft.clone(),
@@ -385,7 +390,7 @@ impl RaftNode {
 
     /// The whole table, as new as this call, for a file.
     pub async fn backup(&self, deadline: std::time::Instant) -> Result<Backup, Reason> {
-        let call = QueryCall { deadline, consistency: Consistency::Linearizable, forward: true, min_revision: None };
+        let call = QueryCall::new(deadline, Consistency::Linearizable);
         self.registry.catch_up(Proof::Majority, &call).await?;
         let table = self.registry.view.now().table.clone();
         let revision = table.revision();

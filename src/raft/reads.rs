@@ -199,6 +199,10 @@ impl Sources {
 
     async fn leaders_index(&self, proof: Proof) -> Result<LeadersIndex, Reason> {
         let patience = self.timing.election_max;
+        // A leader that nobody has answered for so long would wait in vain, each time anew, for as long as it is cut off.
+        if !self.leadership.has_quorum() {
+            return Err(Reason::NoQuorum);
+        }
         let by_majority = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(patience);
         if proof == Proof::Lease {
             // A fifth less than what the majority promised: so far apart may two clocks run.

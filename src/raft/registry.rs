@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::calls::another_question;
 use super::contact::Contacts;
-use super::flaws::Speculation;
+use super::flaws::{self, Speculation};
 use super::forward::{Ask, Forwarder, Told};
 use super::keep_alive::{Keeper, Keeping, PassingOn};
 use super::leadership::{Leadership, Target};
@@ -153,6 +153,7 @@ impl Registry for RaftRegistry {
             Action::CreateLease { lease: None, ttl_ms, credential } => {
                 Action::CreateLease { lease: Some(self.new_lease_id()), ttl_ms, credential }
             }
+            action if self.flaws.no_fencing => flaws::unfenced(action),
             action => action,
         };
         let command = Command { action, node: self.node, at: UnixMillis(self.clock.wall_ms()) };
@@ -161,9 +162,12 @@ impl Registry for RaftRegistry {
         };
         let applied = self.carry_out(proposal, call).await?;
         let revision = Revision::Cp(applied.revision);
-        let Some(value) = applied.one() else {
+        let Some(mut value) = applied.one() else {
             return Err(CommandFailure::Unknown(Reason::Internal("a command had no outcome".into())));
         };
+        if self.flaws.no_fencing {
+            flaws::with_one_token(&mut value);
+        }
         Ok(Reply { value, revision, provenance: Provenance::default() })
     }
 
@@ -197,6 +201,7 @@ impl Registry for RaftRegistry {
         let state = self.view.now();
         let revision = Revision::Cp(state.table.revision());
         let mut value = state.table.query(&query);
+        flaws::spoil(self.flaws, &query, &mut value);
         if let (Answer::Lease(status), Some(left_ms)) = (&mut value, lease_left_ms) {
             status.expires_in_ms = left_ms;
         }
@@ -258,7 +263,6 @@ impl Registry for RaftRegistry {
     }
 
     async fn ready(&self, deadline: StdInstant) -> Result<(), Reason> {
-        let consistency = Consistency::Linearizable;
-        self.catch_up(Proof::Majority, &QueryCall { deadline, consistency, forward: true, min_revision: None }).await
+        self.catch_up(Proof::Majority, &QueryCall::new(deadline, Consistency::Linearizable)).await
     }
 }

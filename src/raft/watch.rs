@@ -111,7 +111,7 @@ impl RaftRegistry {
             Position::Now => {
                 // What was acknowledged anywhere before the call is not to be told as a change after it.
                 let consistency = Consistency::Linearizable;
-                let call = QueryCall { deadline, consistency, forward: true, min_revision: None };
+                let call = QueryCall::new(deadline, consistency);
                 self.catch_up(Proof::Majority, &call).await.map_err(WatchFailure::Failed)?;
                 let table = self.view.now().table.clone();
                 Ok(self.watches.from_state(table, filter, initial))

@@ -22,6 +22,8 @@ use super::report::Judged;
 pub const FILE: &str = "campaign.ndjson";
 /// The longest that a run is made so that its faults fit.
 const SECONDS_MAX: u64 = 600;
+/// How long each fault lasts at least: an election, and some calls of every kind after it.
+const FAULT_MS: u64 = 3_500;
 const SEEDS_MAX: u64 = 100_000;
 
 /// First and last seed, as `--seeds` gives them: `1..200`, both included.
@@ -77,8 +79,8 @@ impl Terms {
         match self.seconds {
             Some(seconds) => with(seconds),
             None => {
-                // Some seconds more than the least, to see what comes after the last heal.
-                let least = (SECONDS_MIN + 4..SECONDS_MAX).find(|seconds| with(*seconds).is_ok());
+                let long = |plan: Plan| plan.shortest_ms().is_none_or(|shortest| shortest >= FAULT_MS);
+                let least = (SECONDS_MIN..SECONDS_MAX).find(|seconds| with(*seconds).is_ok_and(long));
                 with(least.unwrap_or(SECONDS_MAX))
             }
         }

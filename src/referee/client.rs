@@ -66,6 +66,10 @@ pub struct Promises {
     pub converges: bool,
     /// A grant that loses to another leaves exactly one conflict record.
     pub records: bool,
+    /// What is bound to a lease stays at least for its time-to-live after the sending of the last keep-alive that was answered.
+    pub lease_lives: bool,
+    /// And is gone a second after that at the latest, while there is a leader.
+    pub lease_ends: bool,
 }
 
 impl Promises {
@@ -76,6 +80,8 @@ impl Promises {
         available: false,
         converges: false,
         records: false,
+        lease_lives: false,
+        lease_ends: false,
     };
     /// One order of writes that a majority agrees on; reads may lag behind it.
     pub const CONSENSUS: Self = Self { one_order: true, majority: true, converges: true, ..Self::NONE };
@@ -86,6 +92,8 @@ impl Promises {
 /// What a system can do at all. What it cannot is left out of its workload, and is blank in the report, never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
+    /// Register, unregister and whereis.
+    pub names: bool,
     /// Join, leave and members.
     pub groups: bool,
     /// Grants carry tokens: a grant can be ended and renewed by its token, and tokens of one name rise from grant to grant.
@@ -99,9 +107,11 @@ pub struct Abilities {
 }
 
 impl Abilities {
-    /// Register, unregister and whereis.
-    pub const NAMES: Self = Self { groups: false, tokens: false, leases: false, watch: false, conflicts: false };
-    pub const ALL: Self = Self { groups: true, tokens: true, leases: true, watch: true, conflicts: true };
+    const NONE: Self =
+        Self { names: false, groups: false, tokens: false, leases: false, watch: false, conflicts: false };
+    pub const NAMES: Self = Self { names: true, ..Self::NONE };
+    pub const GROUPS: Self = Self { groups: true, ..Self::NONE };
+    pub const ALL: Self = Self { names: true, groups: true, tokens: true, leases: true, watch: true, conflicts: true };
 }
 
 /// One stream of what changes, from one node.
@@ -133,7 +143,7 @@ pub trait Running: Send + Sync {
     fn nodes(&self) -> Vec<NodeId>;
     fn client(&self, node: NodeId) -> Box<dyn Client>;
     /// What a reader has to know of what runs: program and version, settings that are not the usual ones. By what it is called.
-    fn facts(&self) -> Vec<(&'static str, String)> {
+    async fn facts(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
     /// Whether one of the nodes leads, when all is well.

@@ -1,14 +1,14 @@
 //! The planned part of the workload, made for the faults of the schedule; each call is for one node and one time.
 //!
 //! *Contested names* are fresh names that both sides of a partition register as it begins, look at while it lasts and after it,
-//! and otherwise leave alone. *Kept names* are registered before a fault; during it one is given up on the smaller side, one on
+//! and otherwise leave alone; every second one under a lease that is kept alive beyond the fault, so that its owner can be told what it lost. *Kept names* are registered before a fault; during it one is given up on the smaller side, one on
 //! the larger, one not at all; none is ever registered again, so that whatever returns was resurrected and whatever goes was lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::client::Completion;
-use super::history::{Registered, Side, What};
+use super::client::{Abilities, Completion};
+use super::history::{KeptAlive, Registered, Side, What};
 use super::schedule::Fault;
 use super::situation::Situation;
 use crate::model::ident::NodeId;
@@ -16,6 +16,14 @@ use crate::model::ident::NodeId;
 /// Contested names of each partition, and kept names of each fault.
 const CONTESTED: usize = 4;
 const KEPT: usize = 3;
+/// Every second contested name is registered under a lease, which is kept alive until so long after the fault.
+const LEASE_TTL_MS: u64 = 3_000;
+const KEEP_PERIOD: Duration = Duration::from_millis(600);
+const KEPT_AFTER: Duration = Duration::from_millis(3_000);
+/// The lease of a name that each node's client keeps alive as a fault begins.
+const LEASH_TTL_MS: u64 = 1_000;
+const LEASH_PERIOD: Duration = Duration::from_millis(250);
+const LEASH_LASTS: Duration = Duration::from_millis(4_000);
 /// A call that surely had no effect is made anew (with a new owner) after this long.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Calls on a fault that lasts are planned for so long.
@@ -34,6 +42,9 @@ pub struct Contest {
     kept: BTreeMap<u64, Vec<String>>,
     owners_made: u64,
     used: BTreeSet<String>,
+    abilities: Abilities,
+    /// What each lease was told that it lost, to be acknowledged.
+    seen: BTreeMap<String, Vec<String>>,
 }
 
 /// One planned call.
@@ -56,7 +67,7 @@ pub struct Ahead {
 }
 
 impl Contest {
-    pub fn new(nodes: Vec<NodeId>, ahead: &[Ahead]) -> Self {
+    pub fn new(nodes: Vec<NodeId>, abilities: Abilities, ahead: &[Ahead]) -> Self {
         let mut contest = Self {
             nodes,
             due: BTreeMap::new(),
@@ -65,6 +76,8 @@ impl Contest {
             kept: BTreeMap::new(),
             owners_made: 0,
             used: BTreeSet::new(),
+            abilities,
+            seen: BTreeMap::new(),
         };
         for fault in ahead {
             let before = (fault.at.saturating_sub(fault.calm_since) / 2).min(Duration::from_millis(1_200));
@@ -75,6 +88,11 @@ impl Contest {
                 contest.register(node, name, fault.at - before, until);
             }
             contest.kept.insert(fault.id, names);
+            if abilities.leases {
+                for node in contest.nodes.clone() {
+                    contest.keep_through(fault.id, node, fault.at - before);
+                }
+            }
         }
         contest
     }
@@ -96,7 +114,11 @@ impl Contest {
                 let name = format!("contested-{}-{}", fault.id, letter(k));
                 let pair = [few[k % few.len()], many[k % many.len()]];
                 for node in pair {
-                    self.register(node, &name, now + Duration::from_millis(50) * k as u32, last);
+                    let at = now + Duration::from_millis(50) * k as u32;
+                    match k % 2 == 1 && self.abilities.leases {
+                        true => self.register_under_lease(node, &name, at, last, end),
+                        false => self.register(node, &name, at, last),
+                    }
                     self.look(node, &name, part(45));
                     self.look(node, &name, part(80));
                 }
@@ -131,7 +153,10 @@ impl Contest {
         let due = self.due.get_mut(&node)?;
         due.retain(|planned| planned.until >= now);
         let first = (0..due.len()).filter(|at| due[*at].at <= now).min_by_key(|at| due[*at].at)?;
-        let planned = due.remove(first);
+        let mut planned = due.remove(first);
+        if let What::KeepAlive { lease, seen, .. } = &mut planned.what {
+            seen.extend(self.seen.get(lease).into_iter().flatten().cloned());
+        }
         if let What::Register { name, .. } | What::Whereis { name, .. } | What::Unregister { name, .. } = &planned.what
         {
             self.used.insert(name.clone());
@@ -146,13 +171,30 @@ impl Contest {
             (_, Completion::Ok(What::Register { name, result: Some(Registered::Granted { token }), .. })) => {
                 self.tokens.insert(name.clone(), token.clone());
             }
+            (What::KeepAlive { lease, .. }, Completion::Ok(What::KeepAlive { result, .. })) => {
+                if let Some(KeptAlive::Alive { lost, .. }) = result {
+                    self.seen.entry(lease).or_default().extend(lost.iter().map(|record| record.id.clone()));
+                }
+            }
+            (what @ What::CreateLease { .. }, Completion::Fail(_)) => {
+                self.plan_after(node, what, again, planned.until, planned.unknown);
+            }
+            (
+                What::Register { name, lease: lease @ Some(_), .. },
+                Completion::Fail(_) | Completion::Ok(What::Register { result: Some(Registered::NoLease), .. }),
+            ) => {
+                let what = self.registration(node, &name, lease);
+                self.plan_after(node, what, again, planned.until, planned.unknown);
+            }
+            // One lease, one owner: it is not tried anew by another.
+            (What::Register { lease: Some(_), .. }, Completion::Info(_)) => {}
             (What::Register { name, .. }, Completion::Fail(_)) => {
-                let what = self.registration(node, &name);
+                let what = self.registration(node, &name, None);
                 self.plan_after(node, what, again, planned.until, planned.unknown);
             }
             // Another owner, so that it shows which of the two it was that went through.
             (What::Register { name, .. }, Completion::Info(_)) if planned.unknown < UNKNOWN_MAX => {
-                let what = self.registration(node, &name);
+                let what = self.registration(node, &name, None);
                 self.plan_after(node, what, again, planned.until, planned.unknown + 1);
             }
             (what @ What::Unregister { .. }, Completion::Fail(_)) => {
@@ -163,18 +205,47 @@ impl Contest {
     }
 
     fn register(&mut self, node: NodeId, name: &str, at: Duration, until: Duration) {
-        let what = self.registration(node, name);
+        let what = self.registration(node, name, None);
         self.plan(node, what, at, until);
     }
 
-    fn registration(&mut self, node: NodeId, name: &str) -> What {
-        self.owners_made += 1;
-        What::Register {
-            name: name.to_owned(),
-            owner: format!("at-{node}-{}", self.owners_made),
-            lease: None,
-            result: None,
+    /// The same under a lease that is kept alive until some time after the fault, so that its owner can be told what it lost.
+    fn register_under_lease(&mut self, node: NodeId, name: &str, at: Duration, until: Duration, healed: Duration) {
+        let lease = format!("lease-{name}-{node}");
+        let create = What::CreateLease { lease: lease.clone(), ttl_ms: LEASE_TTL_MS, result: None };
+        self.plan(node, create, at, until);
+        let what = self.registration(node, name, Some(lease.clone()));
+        self.plan(node, what, at + Duration::from_millis(1), until);
+        let mut keep_at = at + KEEP_PERIOD;
+        while keep_at < healed + KEPT_AFTER {
+            let what = What::KeepAlive { lease: lease.clone(), seen: Vec::new(), result: None };
+            self.plan(node, what, keep_at, keep_at + KEEP_PERIOD);
+            keep_at += KEEP_PERIOD;
         }
+    }
+
+    /// One name of each node under a short lease that is kept alive there from before the fault until some way into it, whatever the answers:
+    /// so that a node which promises what it cannot keep has somebody to promise it to.
+    fn keep_through(&mut self, fault: u64, node: NodeId, at: Duration) {
+        let (name, lease) = (format!("leashed-{fault}-{node}"), format!("lease-leashed-{fault}-{node}"));
+        let until = at + LEASH_LASTS;
+        let create = What::CreateLease { lease: lease.clone(), ttl_ms: LEASH_TTL_MS, result: None };
+        self.plan(node, create, at, at + LEASH_PERIOD);
+        let what = self.registration(node, &name, Some(lease.clone()));
+        self.plan(node, what, at + Duration::from_millis(1), at + LEASH_PERIOD);
+        let mut keep_at = at + LEASH_PERIOD;
+        while keep_at < until {
+            let what = What::KeepAlive { lease: lease.clone(), seen: Vec::new(), result: None };
+            self.plan(node, what, keep_at, keep_at + LEASH_PERIOD);
+            keep_at += LEASH_PERIOD;
+        }
+    }
+
+    fn registration(&mut self, node: NodeId, name: &str, lease: Option<String>) -> What {
+        self.owners_made += 1;
+        // Under a lease the same one again: the end of the lease has to tell whose grant ended.
+        let owner = lease.clone().unwrap_or_else(|| format!("at-{node}-{}", self.owners_made));
+        What::Register { name: name.to_owned(), owner, lease, result: None }
     }
 
     fn look(&mut self, node: NodeId, name: &str, at: Duration) {
@@ -215,7 +286,7 @@ mod tests {
     }
 
     fn contest() -> Contest {
-        Contest::new(vec![1, 2, 3, 4, 5], &[Ahead { id: 1, at: ms(2_500), calm_since: ms(0) }])
+        Contest::new(vec![1, 2, 3, 4, 5], Abilities::NAMES, &[Ahead { id: 1, at: ms(2_500), calm_since: ms(0) }])
     }
 
     fn made_until(contest: &mut Contest, now: Duration) -> Vec<(NodeId, Planned)> {

@@ -86,7 +86,10 @@ impl Generator {
         if let Some(what) = self.farewells.pop_front() {
             return what;
         }
-        let about_name = !self.abilities.groups || self.chance.random_ratio(4, 5);
+        let about_name = match (self.abilities.names, self.abilities.groups) {
+            (true, true) => self.chance.random_ratio(4, 5),
+            (names, _) => names,
+        };
         let what = if about_name { self.name_call() } else { self.group_call() };
         match key_of(&what) {
             Some(Key::Name(name)) => self.names_used.insert(name.to_owned()),

@@ -4,10 +4,11 @@
 //! [`leases`] what it says of each lease. [`checker`] decides whether a history of calls can be explained by one machine taking them
 //! one at a time, [`formats`] reads histories from files, ours and others', and [`check`] is the library side of `quorate check`.
 //!
-//! [`runner`] makes one run: [`workload`] calls (what [`generator`] and [`contest`] think of), [`nemesis`] carries a [`plan`] of the
-//! [`kinds`] of fault out ([`targets`] says to whom; [`acts`], [`probes`]), keeps the [`situation`] and leaves a [`schedule`];
-//! [`observer`] looks at every node, [`recorder`] writes down; they share a [`scene`]. [`compare`] has several systems run under one
-//! schedule ([`environment`] tells on what machine), for [`analysis`] and [`report`]; a [`campaign`] is many of them.
+//! [`runner`] makes one run: [`workload`] calls (what [`generator`], [`contest`] and [`holders`] think of, who write to [`resource`]s too),
+//! [`nemesis`] carries a [`plan`] of the [`kinds`] of fault out ([`targets`] says to whom; [`acts`], [`probes`]), keeps the [`situation`]
+//! and leaves a [`schedule`]; [`observer`] looks at every node, [`watching`] follows what changes, [`recorder`] writes down; they share
+//! a [`scene`]. [`compare`] has several systems run under one schedule ([`environment`] tells on what machine), for [`analysis`] and
+//! [`report`]; a [`campaign`] is many of them.
 
 pub mod acts;
 pub mod analysis;
@@ -21,6 +22,7 @@ pub mod environment;
 pub mod formats;
 pub mod generator;
 pub mod history;
+pub mod holders;
 pub mod kinds;
 pub mod leases;
 pub mod nemesis;
@@ -29,10 +31,12 @@ pub mod plan;
 pub mod probes;
 pub mod recorder;
 pub mod report;
+pub mod resource;
 pub mod runner;
 pub mod scene;
 pub mod schedule;
 pub mod situation;
 pub mod targets;
 pub mod watched;
+pub mod watching;
 pub mod workload;

@@ -142,11 +142,10 @@ async fn one(scene: Arc<Scene>, entry: Entry, phases: UnboundedSender<&'static s
         return Ok(fault);
     }
     let _ = phases.send(fault.kind.as_str());
-    if !begin(&scene, &fault).await? {
-        return Ok(fault);
-    }
+    let Some(late) = begin(&scene, &fault).await? else { return Ok(fault) };
     if let Some(until_ms) = fault.until_ms {
-        sleep_until(scene.instant(ms(until_ms))).await;
+        // One that had to wait for another's end lasts as long as it would have.
+        sleep_until(scene.instant(ms(until_ms) + late)).await;
         end(&scene, &fault).await?;
         let _ = phases.send("healed");
     }
@@ -169,14 +168,15 @@ fn skip(scene: &Scene, fault: &Fault, why: &str) {
     note(scene, fault, false, Installed::Skipped, why);
 }
 
-/// Whether there is anything to be mended later.
-async fn begin(scene: &Arc<Scene>, fault: &Fault) -> Result<bool, NemesisError> {
+/// None: there is nothing to be mended later. Else how late it was begun.
+async fn begin(scene: &Arc<Scene>, fault: &Fault) -> Result<Option<Duration>, NemesisError> {
+    if let Some(node) = acts::still_down(scene, fault).await {
+        skip(scene, fault, &format!("node {node} was stopped already"));
+        return Ok(None);
+    }
+    let late = scene.now().saturating_sub(Duration::from_millis(fault.at_ms));
     note(scene, fault, true, Installed::Indeterminate, "under way");
     match acts::begin(scene, fault).await? {
-        Done::Not(why) => {
-            skip(scene, fault, &why);
-            return Ok(false);
-        }
         Done::Perhaps(why) => note(scene, fault, true, Installed::Indeterminate, &why),
         Done::Surely(detail) => note(scene, fault, true, Installed::Installed, &detail),
     }
@@ -184,19 +184,19 @@ async fn begin(scene: &Arc<Scene>, fault: &Fault) -> Result<bool, NemesisError> 
     scene.contest().began(fault, &situation, scene.now());
     if !fault.harm.cut().is_empty() {
         // One that is over soon is probed for as long as it lasts.
-        let until = fault.until_ms.map(|until| scene.instant(Duration::from_millis(until)).into_std());
+        let until = fault.until_ms.map(|until| scene.instant(Duration::from_millis(until) + late).into_std());
         if let Err(unlike) = probes::probe(scene, until).await {
             note(scene, fault, true, Installed::Indeterminate, &unlike);
         }
     }
-    Ok(true)
+    Ok(Some(late))
 }
 
 async fn end(scene: &Arc<Scene>, fault: &Fault) -> Result<(), NemesisError> {
     note(scene, fault, false, Installed::Indeterminate, "under way");
     match acts::end(scene, fault).await? {
         Done::Surely(detail) => note(scene, fault, false, Installed::Installed, &detail),
-        Done::Perhaps(why) | Done::Not(why) => note(scene, fault, false, Installed::Indeterminate, &why),
+        Done::Perhaps(why) => note(scene, fault, false, Installed::Indeterminate, &why),
     }
     scene.contest().ended(fault, scene.now());
     if !fault.harm.cut().is_empty()

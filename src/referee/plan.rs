@@ -69,6 +69,19 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// How long the shortest fault lasts, from the first of its acts to the last; those that last to the end do not count.
+    pub fn shortest_ms(&self) -> Option<u64> {
+        let of_group = |group: u64| {
+            let acts = self.slots.iter().filter(|slot| slot.group == group && slot.until_ms.is_some());
+            let ends = acts.filter_map(|slot| slot.until_ms).max()?;
+            let begins = self.slots.iter().find(|slot| slot.id == group)?.at_ms;
+            Some(ends.saturating_sub(begins))
+        };
+        self.slots.iter().filter(|slot| slot.id == slot.group).filter_map(|slot| of_group(slot.id)).min()
+    }
+}
+
 /// Each once; `halves` and a kind that is alone twice; `core-only` once, for nothing can come after it.
 fn least_count(faults: &Faults) -> usize {
     let twice = match faults.0[..] {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::client::Completion;
 use super::history::{Conflict, Event, Header, Kind, Process, Side, What};
+use super::watched::Watched;
 use crate::model::ident::NodeId;
 
 /// The most that a history may weigh: an event weighs one, and a view one more for each name and member that it shows. At the
@@ -86,6 +87,17 @@ impl Recorder {
         self.add(|event| Event { kind: Kind::Info, process: Process::Nemesis, what, ..event });
     }
 
+    /// What a watcher was told by a node.
+    pub fn watched(&self, watcher: u64, node: NodeId, told: Watched) {
+        let (kind, process, what) = (Kind::Ok, Process::Watcher(watcher), What::Watched(told));
+        self.add(|event| Event { kind, process, what, node: Some(node), ..event });
+    }
+
+    /// What a guarded resource did.
+    pub fn resource(&self, what: What) {
+        self.add(|event| Event { kind: Kind::Ok, process: Process::Resource, what, ..event });
+    }
+
     /// What a node told the observer of conflicts.
     pub fn told(&self, node: NodeId, side: Side, records: Vec<Conflict>) {
         let what = What::Conflicts { records };
@@ -128,6 +140,7 @@ fn weight(what: &What) -> u64 {
     match what {
         What::View(view) => 1 + (view.names.len() + view.groups.values().map(|g| g.len()).sum::<usize>()) as u64,
         What::Conflicts { records } => 1 + records.len() as u64,
+        What::Watched(Watched::Change { changes, .. }) => 1 + changes.len() as u64,
         _ => 1,
     }
 }

@@ -13,7 +13,8 @@ use super::history::{Event, Header};
 use super::nemesis::{Course, NemesisError, carry_out, lift_all};
 use super::scene::{Caller, Scene, Settings};
 use super::schedule::Schedule;
-use super::{observer, workload};
+use super::workload::{self, Callers, Used};
+use super::{holders, observer, watching};
 
 /// What a run left.
 #[derive(Clone, Debug)]
@@ -62,12 +63,14 @@ pub async fn run(
         () = stopped(&mut stop) => return Err(RunnerError::Interrupted),
     };
     let scene = Arc::new(scene(running, system.abilities(), course, settings));
-    let mut tasks = Tasks { clients: JoinSet::new(), observers: JoinSet::new() };
+    let mut tasks = Tasks::default();
     let conducted = tokio::select! {
-        conducted = conduct(&scene, course, &mut tasks, &name, tell) => conducted,
+        conducted = conduct(&scene, course, system.abilities(), &mut tasks, &name, tell) => conducted,
         () = stopped(&mut stop) => Err(RunnerError::Interrupted),
     };
     tasks.clients.shutdown().await;
+    tasks.holders.shutdown().await;
+    tasks.watchers.shutdown().await;
     tasks.observers.shutdown().await;
     let (schedule, mut warnings) = conducted?;
     let header = Header {
@@ -77,9 +80,10 @@ pub async fn run(
         seed: course.seed(),
         nodes: scene.running.nodes(),
         schedule: schedule.hash(),
-        concurrency: (scene.running.nodes().len() * (settings.clients_per_node + 1)) as u64,
+        concurrency: (scene.running.nodes().len()
+            * (settings.clients_per_node + 1 + usize::from(system.abilities().leases))) as u64,
     };
-    let facts = scene.running.facts();
+    let facts = scene.running.facts().await;
     let events = scene.recorder.take();
     tell("stopping");
     // All tasks have ended, so that nobody else holds it; were it otherwise, dropping it ends the system too.
@@ -91,8 +95,12 @@ pub async fn run(
     Ok(Recorded { header, events, schedule, facts, warnings, took: ordered.elapsed() })
 }
 
+#[derive(Default)]
 struct Tasks {
     clients: JoinSet<Caller>,
+    /// With the names and groups that they used.
+    holders: JoinSet<(Caller, Vec<String>, Vec<String>)>,
+    watchers: JoinSet<()>,
     observers: JoinSet<()>,
 }
 
@@ -106,7 +114,11 @@ fn scene(running: Box<dyn Running>, abilities: Abilities, course: &Course, setti
         }
         calm_since = calm_since.max(times.until.unwrap_or(times.at));
     }
-    let contest = Contest::new(running.nodes(), &ahead);
+    // Contests are about names: without them there is nobody to make them.
+    let contest = match abilities.names {
+        true => Contest::new(running.nodes(), abilities, &ahead),
+        false => Contest::new(Vec::new(), abilities, &[]),
+    };
     let generator = Generator::new(course.seed(), abilities);
     Scene::new(running, settings, generator, contest, course.seed())
 }
@@ -114,6 +126,7 @@ fn scene(running: Box<dyn Running>, abilities: Abilities, course: &Course, setti
 async fn conduct(
     scene: &Arc<Scene>,
     course: &Course,
+    abilities: Abilities,
     tasks: &mut Tasks,
     name: &(dyn Fn() -> String + Sync),
     tell: &(dyn Fn(&str) + Sync),
@@ -125,8 +138,17 @@ async fn conduct(
     tasks.observers.spawn(scene.clone().watch_lateness());
     // The last tenth is for the final reads.
     let end = course.length() - (course.length() / 10).min(Duration::from_millis(1_500));
-    let (random, planned) = workload::callers(scene);
+    let Callers { random, planned, holding } = workload::callers(scene, abilities);
     let clients = random.len();
+    for caller in holding {
+        tasks.holders.spawn(workload::holding(scene.clone(), caller, abilities, course.seed(), end));
+    }
+    let (finish, finished) = watch::channel(false);
+    if abilities.watch {
+        for habits in watching::all(&scene.running.nodes(), holders::PREFIX) {
+            tasks.watchers.spawn(watching::follow(scene.clone(), habits, finished.clone()));
+        }
+    }
     for caller in random {
         tasks.clients.spawn(workload::random_calls(scene.clone(), caller, course.seed(), clients, end));
     }
@@ -144,11 +166,22 @@ async fn conduct(
     while let Some(done) = tasks.clients.join_next().await {
         callers.push(done.map_err(|why| RunnerError::Died { system: name(), why })?);
     }
+    let mut held = Used::default();
+    while let Some(done) = tasks.holders.join_next().await {
+        let (caller, names, groups) = done.map_err(|why| RunnerError::Died { system: name(), why })?;
+        callers.push(caller);
+        held.names.extend(names);
+        held.groups.extend(groups);
+    }
     tasks.observers.shutdown().await;
     tell("settling");
     let agreed = observer::settle(scene).await;
     tell("reading");
-    workload::final_reads(scene, callers).await;
+    workload::final_reads(scene, callers, &held).await;
+    finish.send_replace(true);
+    while let Some(done) = tasks.watchers.join_next().await {
+        done.map_err(|why| RunnerError::Died { system: name(), why })?;
+    }
     if scene.recorder.is_full() {
         return Err(RunnerError::TooLong { system: name() });
     }

@@ -12,6 +12,7 @@ use super::contest::Contest;
 use super::generator::Generator;
 use super::history::{ANSWER_DROPPED, Process, Side, What};
 use super::recorder::Recorder;
+use super::resource::Resources;
 use super::situation::Situation;
 use crate::model::ident::NodeId;
 
@@ -63,6 +64,7 @@ pub struct Scene {
     dropped: AtomicU64,
     generator: Mutex<Generator>,
     contest: Mutex<Contest>,
+    pub resources: Resources,
 }
 
 impl Scene {
@@ -79,7 +81,20 @@ impl Scene {
         let (generator, contest) = (Mutex::new(generator), Mutex::new(contest));
         let lateness_ms = AtomicU64::new(0);
         let (recorder, turn, dropped) = (Recorder::start(), tokio::sync::Mutex::default(), AtomicU64::new(0));
-        Self { running, recorder, settings, lateness_ms, turn, situation, chance, dropped, generator, contest }
+        let resources = Resources::default();
+        Self {
+            running,
+            recorder,
+            settings,
+            lateness_ms,
+            turn,
+            situation,
+            chance,
+            dropped,
+            generator,
+            contest,
+            resources,
+        }
     }
 
     /// Locks are held for a few lines, never across an await; a panic inside one ends the run as the referee's failure anyway.

@@ -27,8 +27,10 @@ pub enum Watched {
     Resync,
     /// The reader was too slow; nothing follows.
     Overflow,
-    /// The stream is over, or did not begin.
+    /// The stream is over.
     Ended { why: String },
+    /// After the last call of the run nothing more came: all has been told that was to be told.
+    CaughtUp,
 }
 
 /// Which change it is, as far as the system says.

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
@@ -102,6 +102,13 @@ impl Network {
         if let Some(space) = self.spaces.get(&node) {
             space.enter(command);
         }
+    }
+
+    /// A connection as a program of the node's own would make it, through what is in force.
+    pub async fn dial(&self, from: NodeId, to: SocketAddr) -> io::Result<TcpStream> {
+        let space = self.spaces.get(&from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let socket = tokio::task::spawn_blocking(move || space.within(TcpSocket::new_v4));
+        socket.await.map_err(io::Error::other)??.connect(to).await
     }
 
     /// Puts exactly this in force, but for delays. The kernel drops at the receiver: what the sender has sent before is dropped, too.

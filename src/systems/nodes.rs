@@ -17,10 +17,10 @@ use super::children::{self, Nursery};
 use super::node::Node;
 use super::ports::Reserved;
 use super::registry_client::{self, Level, RegistryClient};
-use super::{Place, clocks, corruption, disks, netns};
+use super::{Place, clocks, corruption, disks, netns, registry_watch};
 use crate::client::call::Caller;
 use crate::model::ident::{Mode, NodeId};
-use crate::referee::client::{Abilities, Client, Corrupted, Promises, Reach, Running, System};
+use crate::referee::client::{Abilities, Client, Corrupted, Promises, Reach, Running, System, Watcher};
 use crate::referee::history::{Conflict, View};
 use crate::referee::schedule::Harm;
 use crate::referee::situation::Links;
@@ -68,11 +68,12 @@ impl Setting {
 
     /// What each mode promises when it is asked for this.
     fn promises(self, mode: Mode) -> Promises {
-        let gossip = Promises { converges: true, records: true, ..Promises::NONE };
+        let gossip = Promises { converges: true, records: true, lease_lives: true, ..Promises::NONE };
+        let leases = |promises| Promises { lease_lives: true, lease_ends: true, ..promises };
         match (mode, self) {
             // By the leader's lease: as long as clocks run within 20 % of each other, which nothing here disturbs.
-            (Mode::Cp, Setting::Usual | Setting::LeaderReads | Setting::Quorums) => Promises::LINEARIZABLE,
-            (Mode::Cp, Setting::StaleReads) => Promises::CONSENSUS,
+            (Mode::Cp, Setting::Usual | Setting::LeaderReads | Setting::Quorums) => leases(Promises::LINEARIZABLE),
+            (Mode::Cp, Setting::StaleReads) => leases(Promises::CONSENSUS),
             // What waits for a majority does not get one on every side.
             (Mode::Ap, Setting::Quorums) => gossip,
             (Mode::Ap, Setting::Usual | Setting::StaleReads | Setting::LeaderReads) => {
@@ -407,6 +408,16 @@ impl Running for Cluster {
             Mode::Cp => Ok(None),
             Mode::Ap => Ok(Some(registry_client::conflicts(&self.node(node)?.caller, deadline).await?)),
         }
+    }
+
+    async fn watch(
+        &self,
+        node: NodeId,
+        after: Option<&str>,
+        prefix: Option<&str>,
+        deadline: Instant,
+    ) -> anyhow::Result<Box<dyn Watcher>> {
+        registry_watch::begin(&self.node(node)?.caller, self.mode, after, prefix, deadline).await
     }
 
     async fn stop(self: Box<Self>) -> anyhow::Result<()> {

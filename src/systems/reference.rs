@@ -28,7 +28,7 @@ impl System for Reference {
     }
 
     fn promises(&self) -> Promises {
-        Promises::LINEARIZABLE
+        Promises { lease_lives: true, lease_ends: true, ..Promises::LINEARIZABLE }
     }
 
     fn abilities(&self) -> Abilities {

@@ -55,6 +55,9 @@ pub struct NameEntry {
     /// By that node's clock.
     #[schema(format = "date-time")]
     pub registered_at: String,
+    /// `ap`, with `include=hidden` only: this node does not show it otherwise, since who answers for it is out of reach.
+    #[serde(default)]
+    pub hidden: bool,
     /// `ap`, in the answer to a registration only: a grant from the other side of a partition that this one stands over.
     #[serde(default)]
     pub hides: Option<HiddenBody>,
@@ -78,6 +81,9 @@ pub struct Membership {
     /// By that node's clock.
     #[schema(format = "date-time")]
     pub joined_at: String,
+    /// `ap`, with `include=hidden` only: this node does not show it otherwise, since who answers for it is out of reach.
+    #[serde(default)]
+    pub hidden: bool,
     /// Never there: members of one group do not exclude each other.
     #[serde(default)]
     #[schema(ignore)]

@@ -234,6 +234,7 @@ impl NameEntry {
             revision: Revision::parse(mode, &self.revision)?,
             node: self.node,
             since: time(&self.registered_at)?,
+            hidden: self.hidden,
         })
     }
 }
@@ -249,6 +250,7 @@ impl Membership {
             revision: Revision::parse(mode, &self.revision)?,
             node: self.node,
             since: time(&self.joined_at)?,
+            hidden: self.hidden,
         })
     }
 }

@@ -142,8 +142,11 @@ impl<'a> Problem<'a> {
 
     /// The same, as the registry of a mode means it: in `ap` a node may not have heard of a lease yet.
     pub fn of_mode(self, mode: Mode) -> Self {
-        let retryable = self.retryable || (mode == Mode::Ap && self.code == Code::LeaseUnknown);
-        Self { retryable, ..self }
+        if mode == Mode::Ap && self.code == Code::LeaseUnknown {
+            let detail = "this node knows no such lease: it has ended, or word of it has not come here yet";
+            return Self { retryable: true, detail: self.detail.or(Some(detail)), ..self };
+        }
+        self
     }
 }
 
@@ -249,7 +252,7 @@ impl<'a> EntryView<'a> {
 impl Serialize for EntryView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let entry = self.entry;
-        let mut body = serializer.serialize_struct("Entry", 9)?;
+        let mut body = serializer.serialize_struct("Entry", 10)?;
         let since = match &entry.holder {
             Holder::Owner(name, owner) => {
                 body.serialize_field("name", name.as_str())?;
@@ -268,6 +271,9 @@ impl Serialize for EntryView<'_> {
         body.serialize_field("revision", &Text(&entry.revision))?;
         body.serialize_field("node", &entry.node)?;
         body.serialize_field(since, &Text(&time(entry.since)))?;
+        if entry.hidden {
+            body.serialize_field("hidden", &true)?;
+        }
         if let Some(hidden) = self.hides {
             body.serialize_field("hides", &HiddenView(hidden))?;
         }

@@ -4,13 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::referee::client::{Abilities, Promises};
 use quorate::referee::history::{
-    Conflict, Event, FaultEvent, Found, Header, Installed, Joined, Kind, Membership, Process, Registered, Side,
-    Unregistered, View, What,
+    Conflict, Event, FaultEvent, Found, Header, Installed, Joined, KeptAlive, Kind, LeaseMade, Membership, Process,
+    Registered, Side, Unregistered, View, What,
 };
 use quorate::referee::report::data::{Bounds, Run};
+use quorate::referee::watched::Watched;
 
 pub const CP: Promises = Promises { converges: false, ..Promises::LINEARIZABLE };
 pub const AP: Promises = Promises { available: true, converges: true, records: true, ..Promises::NONE };
+
+/// Of systems that have names, groups and conflicts alone.
+pub const PLAIN: Abilities =
+    Abilities { names: true, groups: true, tokens: false, leases: false, watch: false, conflicts: true };
 
 /// The two sides that most histories here are cut into.
 pub const LEFT: [u64; 2] = [1, 2];
@@ -108,6 +113,19 @@ impl Log {
         self.events[end].1.node = Some(node);
     }
 
+    /// What a guarded resource did.
+    pub fn wrote(&mut self, at: f64, name: &str, owner: &str, token: &str, accepted: bool) {
+        let (name, owner, token) = (name.to_owned(), owner.to_owned(), token.to_owned());
+        let what = What::GuardedWrite { name, owner, token, accepted, greatest: None };
+        self.push(micros(at), Kind::Ok, Process::Resource, what, None);
+    }
+
+    /// What a watcher was told by node 1.
+    pub fn told(&mut self, watcher: u64, at: f64, told: Watched) {
+        let end = self.push(micros(at), Kind::Ok, Process::Watcher(watcher), What::Watched(told), None);
+        self.events[end].1.node = Some(1);
+    }
+
     pub fn probe(&mut self, at: f64, as_intended: bool) {
         self.nemesis(at, What::Probe { reached: BTreeMap::new(), as_intended });
     }
@@ -163,6 +181,24 @@ pub fn between(left: &[u64], right: &[u64]) -> Vec<(u64, u64)> {
 pub fn register(name: &str, owner: &str, token: &str) -> What {
     let result = Some(Registered::Granted { token: token.to_owned() });
     What::Register { name: name.to_owned(), owner: owner.to_owned(), lease: None, result }
+}
+
+pub fn create_lease(lease: &str, ttl_ms: u64) -> What {
+    What::CreateLease { lease: lease.to_owned(), ttl_ms, result: Some(LeaseMade::Made) }
+}
+
+pub fn keep_alive(lease: &str, result: KeptAlive) -> What {
+    What::KeepAlive { lease: lease.to_owned(), seen: Vec::new(), result: Some(result) }
+}
+
+pub fn alive(lease: &str) -> What {
+    keep_alive(lease, KeptAlive::Alive { lost: Vec::new(), moved: false })
+}
+
+/// Registered under the lease that is called like the owner.
+pub fn claim(name: &str, owner: &str, token: &str) -> What {
+    let result = Some(Registered::Granted { token: token.to_owned() });
+    What::Register { name: name.to_owned(), owner: owner.to_owned(), lease: Some(owner.to_owned()), result }
 }
 
 pub fn taken(name: &str, owner: &str, by: &str, token: &str) -> What {

@@ -2,20 +2,27 @@
 
 mod analysis;
 mod browser;
+mod campaigns;
 mod checker;
 mod comparison;
+mod controls;
 mod corpus;
 mod filed;
+mod harms;
+mod holding;
 mod logs;
 mod namespaces;
+mod nemesis;
 mod others;
 mod page;
 mod porcupine;
 mod processes;
 mod report;
+mod rivals;
 mod runner;
 mod sides;
 mod synthetic;
+mod telling;
 mod toys;
 mod weaker;
 

@@ -21,17 +21,17 @@ use quorate::systems::reference::Reference;
 use tokio::sync::watch;
 
 /// A registry that is a reference but for what a test wants of it.
-struct Odd {
+pub struct Odd {
     /// What cutting links returns.
-    cut: fn(cuts_so_far: usize) -> anyhow::Result<()>,
+    pub cut: fn(cuts_so_far: usize) -> anyhow::Result<()>,
     /// Whether the nodes say that they reach everyone, cut or not.
-    leaks: bool,
+    pub leaks: bool,
     /// Every so many-th write gets no answer.
-    unknown_every: usize,
-    stopped: std::sync::Arc<Mutex<bool>>,
-    missing: Option<&'static str>,
+    pub unknown_every: usize,
+    pub stopped: std::sync::Arc<Mutex<bool>>,
+    pub missing: Option<&'static str>,
     /// Why links cannot be cut at all.
-    uncuttable: Option<&'static str>,
+    pub uncuttable: Option<&'static str>,
 }
 
 impl Default for Odd {
@@ -98,7 +98,8 @@ impl Running for RunningOdd {
         Some(2)
     }
     fn cannot(&self, harm: &Harm) -> Option<String> {
-        self.uncuttable.filter(|_| !harm.cut().is_empty()).map(str::to_owned)
+        let uncuttable = self.uncuttable.filter(|_| !harm.cut().is_empty()).map(str::to_owned);
+        uncuttable.or_else(|| self.inner.cannot(harm))
     }
     async fn set_links(&self, links: &Links) -> anyhow::Result<()> {
         let so_far = {
@@ -166,7 +167,7 @@ impl Client for OddClient {
     }
 }
 
-async fn run_on(system: &dyn System, faults: &str, seconds: u64, seed: u64) -> Result<Recorded, RunnerError> {
+pub async fn run_on(system: &dyn System, faults: &str, seconds: u64, seed: u64) -> Result<Recorded, RunnerError> {
     let plan = Plan::new(&faults.parse().unwrap(), seconds, 5, seed).unwrap();
     let (_keep, stop) = watch::channel(false);
     run(system, &Course::Symbolic(plan), 5, Settings::default(), stop, &|_| {}).await
@@ -373,7 +374,7 @@ async fn a_reference_grants_each_token_once() {
     assert_eq!(granted.iter().collect::<BTreeSet<_>>().len(), granted.len());
 }
 
-fn comparison(out: &std::path::Path, faults: &str) -> Comparison {
+pub fn comparison(out: &std::path::Path, faults: &str) -> Comparison {
     Comparison {
         entrants: vec![Entrant { system: Box::new(Reference), decides: true }],
         skipped: Vec::new(),

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use quorate::referee::analysis::analyse;
 use quorate::referee::analysis::verdict::Verdict::{Holds, Unknown, Violated};
+use quorate::referee::client::Abilities;
 use quorate::referee::history::Installed::{Indeterminate, Installed, Skipped};
 use quorate::referee::history::Kind;
 use quorate::referee::history::Side::{Majority, Minority, Stopped, Whole};
 use quorate::referee::report::data::Run;
 
 use crate::analysis::{ap, cp, verdict};
-use crate::logs::{CP, Log, join, register, taken, unregister, whereis};
+use crate::logs::{CP, Log, PLAIN, join, register, taken, unregister, whereis};
 
 // --- sides of a partition
 
@@ -119,7 +120,8 @@ fn small_clean_run() -> Log {
 }
 
 fn required(log: Log, kinds: &[&str]) -> Run {
-    Run { required: kinds.iter().map(|kind| kind.to_string()).collect(), ..log.run("cp", CP) }
+    let required = kinds.iter().map(|kind| kind.to_string()).collect();
+    Run { required, abilities: Abilities { groups: false, ..PLAIN }, ..log.run("cp", CP) }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use quorate::referee::report::data::{Fact, Run, RunSet, Skipped};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::logs::{AP, CP, Log, between, members, record, whereis};
+use crate::logs::{AP, CP, Log, PLAIN, between, members, record, whereis};
 
 const NODES: [u64; 5] = [1, 2, 3, 4, 5];
 const END_MS: f64 = 26_000.0;
@@ -43,6 +43,7 @@ pub fn comparison(seed: u64) -> RunSet {
         .into_iter()
         .map(|(system, promises)| {
             let mut run = World::new(seed, system == "cp").play().run(system, promises);
+            run.abilities = PLAIN;
             run.required = ["halves", "kill", "pause"].map(str::to_owned).to_vec();
             run.facts = vec![Fact::new("Nodes", "5 processes on 127.0.0.1"), Fact::new("Restarts", "1")];
             run

@@ -11,6 +11,7 @@ use quorate::model::command::{Action, Command};
 use quorate::model::step::Step;
 use quorate::model::table::{LeaseNews, News, Table};
 use quorate::model::time::UnixMillis;
+use quorate::raft::Pace;
 use quorate::raft::lease_timers::{Arrival, Timers};
 use tokio::time::Instant;
 
@@ -30,6 +31,10 @@ struct Flaws {
     over_expiry: bool,
     /// A node that leads again goes on with the timers of its last leadership.
     old_timers: bool,
+}
+
+fn pace(flaws: Flaws) -> Pace {
+    if flaws.hasty { Pace::Hasty } else { Pace::Right }
 }
 
 /// What a client knows of its lease, and what a bystander does.
@@ -62,7 +67,7 @@ impl World {
         let began = Instant::now();
         let mut table = Table::default();
         table.lead(1);
-        let timers = Timers::begin(1, table.leases(), began, flaws.hasty);
+        let timers = Timers::begin(1, table.leases(), began, pace(flaws));
         Self {
             began,
             now_ms: 0,
@@ -170,7 +175,7 @@ impl World {
         let first = |world: &mut Self| {
             world.table.lead(world.leadership);
             world.led_since_ms = world.now_ms;
-            let timers = Timers::begin(world.leadership, world.table.leases(), world.now(), world.flaws.hasty);
+            let timers = Timers::begin(world.leadership, world.table.leases(), world.now(), pace(world.flaws));
             let last = std::mem::replace(&mut world.timers, timers);
             world.old.insert(last.leadership(), last);
         };

@@ -14,7 +14,9 @@ use quorate::net::fault::{Direction, FaultTable, LinkFault};
 use quorate::net::links::{Identity, Links};
 use quorate::net::wire::RealWire;
 use quorate::raft::{Flaws, RaftConfig, RaftNode, StartError, Timing, start};
-use quorate::registry::{CommandCall, CommandFailure, Consistency, QueryCall, QueryFailure, Reason, Registry};
+use quorate::registry::{
+    CommandCall, CommandFailure, Consistency, KeepAlive, QueryCall, QueryFailure, Reason, Registry,
+};
 use tempfile::TempDir;
 
 /// Short, so that the tests are; the ratios are those of the defaults.
@@ -188,7 +190,7 @@ pub fn command_call(timeout_ms: u64) -> CommandCall {
 
 pub fn query_call(consistency: Consistency, timeout_ms: u64) -> QueryCall {
     let deadline = Instant::now() + Duration::from_millis(timeout_ms);
-    QueryCall { deadline, consistency, forward: true, min_revision: None }
+    QueryCall::new(deadline, consistency)
 }
 
 fn is_granted(outcome: &Result<Outcome, CommandFailure>) -> bool {
@@ -298,8 +300,17 @@ async fn a_cut_off_minority_refuses(with_leader: bool) {
     assert!(began.elapsed() < Duration::from_millis(200), "took {:?}", began.elapsed());
     assert_eq!(cluster.nodes[&alone].log_extent().last, log_before, "not applied, yet it is in the log");
     assert_eq!(cluster.whereis(alone, "old", Consistency::Stale).await, Ok(Some("a".into())));
-    let lease = cluster.whereis(alone, "old", Consistency::Leader).await;
-    assert_eq!(lease, Err(Reason::NoQuorum));
+    let began = Instant::now();
+    let registry = &cluster.nodes[&alone].registry;
+    for consistency in [Consistency::Leader, Consistency::Linearizable] {
+        assert_eq!(cluster.whereis(alone, "old", consistency).await, Err(Reason::NoQuorum));
+    }
+    let keep = KeepAlive { leases: vec!["l".parse().unwrap()], ..KeepAlive::default() };
+    let kept = registry.keep_alive(keep, &command_call(2_000)).await;
+    assert_eq!(kept.unwrap_err(), CommandFailure::NotApplied(Reason::NoQuorum));
+    assert_eq!(registry.ready(Instant::now() + Duration::from_secs(2)).await, Err(Reason::NoQuorum));
+    // Four of them, and not one has waited for an answer that cannot come: that would take an election timeout each.
+    assert!(began.elapsed() < timing().election_max, "took {:?}", began.elapsed());
 
     cluster.leader_among(&majority).await;
     assert!(is_granted(&cluster.register(majority[0], "new", "b").await));

@@ -14,7 +14,7 @@ use quorate::net::clock::SystemClock;
 use quorate::raft::contact::Contacts;
 use quorate::raft::forward::{Ask, Forwarder, Told};
 use quorate::raft::types::Proposal;
-use quorate::raft::{Flaws, RaftConfig};
+use quorate::raft::{Flaws, Pace, RaftConfig};
 use quorate::registry::{CommandFailure, Consistency, KeepAlive, Reason, Registry};
 
 use super::raft_cluster::{Cluster, command_call, query_call, timing};
@@ -276,7 +276,7 @@ async fn an_expiry_that_another_node_passes_on_is_refused_and_the_lease_lives() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_planted_haste_ends_a_lease_early() {
-    let cluster = Cluster::start_tuned(1, |config| config.flaws.early_expiry = true).await;
+    let cluster = Cluster::start_tuned(1, |config| config.flaws.pace = Pace::Hasty).await;
     cluster.leader().await;
     execute(&cluster, 1, create("l", 20_000)).await;
     assert!(keep(&cluster, 1, "l").await.unwrap().is_ok());

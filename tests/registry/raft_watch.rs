@@ -25,6 +25,7 @@ fn event(revision: u64, name: &str) -> Event {
         revision: Revision::Cp(revision),
         node: 1,
         since: UnixMillis(0),
+        hidden: false,
     };
     let changes = vec![Change::Registered { entry, previous: None, current: None }];
     Event { revision: Revision::Cp(revision), changes }

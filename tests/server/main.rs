@@ -10,6 +10,7 @@ mod durability;
 mod entrance;
 mod examples;
 mod growing;
+mod hidden;
 mod http;
 mod lease_nodes;
 mod lock;

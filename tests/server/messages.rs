@@ -1,7 +1,8 @@
 //! The command line's messages and changes of the cluster against real nodes: sent in one process, read in another.
 
-use std::io::{BufRead, BufReader, Lines};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use super::cli::{expect, run, said};
@@ -12,7 +13,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// `quorate inbox`, ended with the test.
 struct Reader {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: Receiver<String>,
 }
 
 impl Reader {
@@ -26,12 +27,14 @@ impl Reader {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, lines) = channel();
+        let printed = BufReader::new(child.stdout.take().unwrap()).lines();
+        std::thread::spawn(move || printed.map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Self { child, lines }
     }
 
     fn next(&mut self) -> String {
-        self.lines.next().expect("the inbox ended").unwrap()
+        self.lines.recv_timeout(SOON).expect("nothing was printed")
     }
 
     fn next_json(&mut self) -> serde_json::Value {

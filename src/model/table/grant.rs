@@ -30,6 +30,7 @@ impl Grant {
             revision: Revision::Cp(self.changed),
             node: self.node,
             since: self.since,
+            hidden: false,
         }
     }
 }

@@ -75,12 +75,31 @@ pub fn find(story: &Story) -> Conflicts {
     for (record, nodes) in &by_content {
         judge_record(story, record, nodes, &told, &mut found);
     }
+    in_circles(by_content.keys().copied(), &mut found);
     for ((name, token), ids) in by_loser.iter().filter(|(_, ids)| ids.len() > 1) {
         found.duplicate.push(format!("{name}: the grant {token} has {} records: {}", ids.len(), join(ids)));
     }
     found.records = by_content.keys().map(|record| &record.id).collect::<BTreeSet<_>>().len();
     found.list = by_content.iter().map(|(record, nodes)| tell(story, record, nodes)).collect();
     found
+}
+
+/// Whoever won may lose to a third, but nobody to one whom he beat.
+fn in_circles<'a>(records: impl Iterator<Item = &'a Conflict>, found: &mut Conflicts) {
+    let mut beaten_by: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    for record in records {
+        beaten_by.insert((&record.name, &record.loser.1), &record.winner.1);
+    }
+    for ((name, loser), winner) in beaten_by.iter().filter(|((_, loser), winner)| loser != *winner) {
+        let (mut at, mut steps) = (*winner, 0);
+        while let Some(next) = beaten_by.get(&(*name, at)) {
+            (at, steps) = (*next, steps + 1);
+            if at == *loser || steps > beaten_by.len() {
+                found.wrong.push(format!("{name}: the grant {loser} lost to {winner}, which lost to it"));
+                break;
+            }
+        }
+    }
 }
 
 fn judge_losers(story: &Story, by_loser: &BTreeMap<(&str, &str), BTreeSet<&str>>, found: &mut Conflicts) {

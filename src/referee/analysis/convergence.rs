@@ -119,6 +119,9 @@ fn writes<'a>(story: &Story<'a>) -> Writes<'a> {
     for op in story.ops.iter().filter(|op| op.changes()) {
         writes.entry(op.key()).or_default().push(Span { from: op.invoked, to: op.ended.unwrap_or(op.invoked) });
     }
+    for (key, from, to) in story.expiries() {
+        writes.entry(key).or_default().push(Span { from, to });
+    }
     writes
 }
 

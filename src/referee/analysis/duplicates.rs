@@ -176,7 +176,9 @@ fn given_up_at(story: &Story, name: &str, owner: &str, token: &str) -> u64 {
                 end.token.is_none_or(|of| of == token)
                     && end.acked.is_none_or(|acked| asked.is_none_or(|at| acked >= at))
             };
-            story.names.endings(name).iter().filter(may).map(|end| end.invoked).min().unwrap_or(u64::MAX)
+            let given_up = story.names.endings(name).iter().filter(may).map(|end| end.invoked);
+            let of_owner = story.names.silent(name).iter().filter(|silent| silent.owner == owner);
+            given_up.chain(of_owner.filter_map(|silent| silent.lease_ends)).min().unwrap_or(u64::MAX)
         }
     }
 }

@@ -51,6 +51,7 @@ pub struct Fault {
     pub end: Option<Span>,
     /// The last word on its end.
     pub end_state: Installed,
+    pub end_detail: String,
 }
 
 impl Fault {
@@ -69,6 +70,15 @@ impl Fault {
     pub fn is_doubtful(&self) -> bool {
         self.state == Installed::Indeterminate
             || (self.state == Installed::Installed && self.end_state == Installed::Indeterminate)
+    }
+
+    /// What there is to be said of its beginning, and of its end.
+    pub fn details(&self) -> String {
+        match (self.detail.as_str(), self.end_detail.as_str()) {
+            (begin, end) if end.is_empty() || begin == end => begin.to_owned(),
+            ("", end) => end.to_owned(),
+            (begin, end) => format!("{begin}; then {end}"),
+        }
     }
 
     /// Its nodes lose what they had not written down. A paused node wakes as it was.
@@ -114,6 +124,7 @@ impl Faults {
                 let from = fault.end.map_or(event.time, |end| end.from);
                 fault.end = Some(Span { from, to: event.time });
                 fault.end_state = told.state;
+                fault.end_detail.clone_from(&told.detail);
             }
         }
         let mut all: Vec<Fault> = by_id.into_values().collect();
@@ -138,6 +149,23 @@ impl Faults {
     /// Whether no fault came or went within the span.
     pub fn steady(&self, span: Span) -> bool {
         self.felt().all(|fault| !fault.begin.touches(span) && fault.end.is_none_or(|end| !end.touches(span)))
+    }
+
+    /// The longest stretch within the span in which no fault came or went.
+    pub fn longest_steady(&self, span: Span) -> u64 {
+        let mut moves: Vec<Span> = self
+            .felt()
+            .flat_map(|fault| [Some(fault.begin), fault.end])
+            .flatten()
+            .filter_map(|m| m.meet(span))
+            .collect();
+        moves.sort_unstable();
+        let (mut longest, mut from) = (0, span.from);
+        for moving in moves {
+            longest = longest.max(moving.from.saturating_sub(from));
+            from = from.max(moving.to);
+        }
+        longest.max(span.to.saturating_sub(from))
     }
 
     /// Whether the node was stopped, or was being stopped or started, at any moment of the span.
@@ -200,6 +228,7 @@ fn begin(by_id: &mut BTreeMap<u64, Fault>, told: &FaultEvent, time: u64) {
         begin: Span { from: time, to: time },
         end: None,
         end_state: Installed::Installed,
+        end_detail: String::new(),
     });
     // The last word tells how it went and what it came to.
     fault.begin.to = time;

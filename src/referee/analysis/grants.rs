@@ -6,6 +6,7 @@ use super::faults::Span;
 use super::ops::{Op, Outcome};
 use crate::model::ident::NodeId;
 use crate::referee::history::{Joined, Registered, Unregistered, What};
+use crate::referee::leases::Leases;
 
 /// A grant that a client was told of. Of a group: a membership, and the owner is the member.
 #[derive(Clone, Debug)]
@@ -21,6 +22,10 @@ pub struct Grant<'a> {
     pub acked: u64,
     /// The call created it. False: the call found that the caller held it already, from a call that was never answered.
     pub fresh: bool,
+    /// Bound to it.
+    pub lease: Option<&'a str>,
+    /// The earliest moment at which it may have ended with its lease, within the run.
+    pub lease_ends: Option<u64>,
 }
 
 /// A call that ended a grant, or may have.
@@ -54,7 +59,10 @@ impl Ending<'_> {
 pub struct Silent<'a> {
     pub key: &'a str,
     pub owner: &'a str,
+    pub op: usize,
     pub invoked: u64,
+    /// The earliest moment at which it may have ended with its lease, within the run.
+    pub lease_ends: Option<u64>,
 }
 
 /// All of it, by name or group.
@@ -75,6 +83,10 @@ impl<'a> Grants<'a> {
         self.granted.values().flatten()
     }
 
+    pub fn all_silent(&self) -> impl Iterator<Item = &Silent<'a>> {
+        self.silent.values().flatten()
+    }
+
     pub fn keys(&self) -> impl Iterator<Item = &'a str> {
         self.granted.keys().copied()
     }
@@ -87,8 +99,14 @@ impl<'a> Grants<'a> {
         self.silent.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// The earliest moment at which a client may have ended it; None: no client ever asked for that.
+    /// The earliest moment at which a client or its lease may have ended it; None: no client ever asked for that, and its lease, if it
+    /// has one, outlasted the run.
     pub fn may_end_at(&self, grant: &Grant) -> Option<u64> {
+        self.given_up_at(grant).into_iter().chain(grant.lease_ends).min()
+    }
+
+    /// The earliest moment at which a client may have ended it, other than by letting its lease run out.
+    pub fn given_up_at(&self, grant: &Grant) -> Option<u64> {
         self.endings_of(grant).map(|end| end.invoked.max(grant.invoked)).min()
     }
 
@@ -126,6 +144,34 @@ impl<'a> Grants<'a> {
         }
     }
 
+    /// What is known of each lease ends what was bound to it: from when it may, and for sure once an answer said so.
+    fn end_with_leases(mut self, ops: &[Op<'a>], leases: &Leases, run_end: u64) -> Self {
+        let ends = |lease: Option<&str>| {
+            let lease = lease.and_then(|lease| leases.get(lease))?;
+            Some(lease.may_end()).filter(|end| *end < run_end)
+        };
+        for silent in self.silent.values_mut().flatten() {
+            silent.lease_ends = ends(lease_of(ops, silent.op));
+        }
+        let mut ended = Vec::new();
+        for grant in self.granted.values_mut().flatten() {
+            grant.lease_ends = ends(grant.lease);
+            let Some(lease) = grant.lease.and_then(|lease| leases.get(lease)) else { continue };
+            let revoked = lease.revoked.and_then(|revoked| Some((revoked.at, revoked.invoked, revoked.acked?.1)));
+            let told = lease.told_ended.map(|told| (told.invoked_at, lease.may_end().min(told.time), told.time));
+            ended.extend(revoked.into_iter().chain(told).filter_map(|(at, invoked, acked)| {
+                let op = ops.iter().position(|op| op.index == at as u64)?;
+                let (owner, token) = (Some(grant.owner), Some(grant.token));
+                let (key, node, acked) = (grant.key, ops[op].node, Some(acked));
+                Some(Ending { key, owner, token, all_of_owner: false, node, op, invoked, acked })
+            }));
+        }
+        for ending in ended {
+            self.endings.entry(ending.key).or_default().push(ending);
+        }
+        self
+    }
+
     fn sort(mut self) -> Self {
         self.granted.values_mut().for_each(|of| of.sort_by_key(|grant| grant.acked));
         self
@@ -133,7 +179,7 @@ impl<'a> Grants<'a> {
 }
 
 /// Without consensus, grants of one owner stand side by side, and any of their tokens ends all (A7).
-pub fn names<'a>(ops: &[Op<'a>], linearizable: bool) -> Grants<'a> {
+pub fn names<'a>(ops: &[Op<'a>], linearizable: bool, leases: &Leases, run_end: u64) -> Grants<'a> {
     let mut grants = Grants::default();
     for (at, op) in ops.iter().enumerate().filter(|(_, op)| op.possible()) {
         match op.what {
@@ -145,7 +191,13 @@ pub fn names<'a>(ops: &[Op<'a>], linearizable: bool) -> Grants<'a> {
                     grants.grant(grant(op, at, name, owner, token, acked, false));
                 }
                 (Some(Registered::Taken { .. } | Registered::Stale | Registered::NoLease), _, Outcome::Ok) => {}
-                _ => grants.silent.entry(name).or_default().push(Silent { key: name, owner, invoked: op.invoked }),
+                _ => grants.silent.entry(name).or_default().push(Silent {
+                    key: name,
+                    owner,
+                    op: at,
+                    invoked: op.invoked,
+                    lease_ends: None,
+                }),
             },
             What::Unregister { name, token, result } => {
                 grants.end(ending(op, at, name, None, token.as_deref()), result.as_ref());
@@ -162,11 +214,11 @@ pub fn names<'a>(ops: &[Op<'a>], linearizable: bool) -> Grants<'a> {
             }
         }
     }
-    grants.sort()
+    grants.end_with_leases(ops, leases, run_end).sort()
 }
 
 /// Without consensus, grants of one member stand side by side, and leaving with the token of any ends all (A7).
-pub fn groups<'a>(ops: &[Op<'a>], linearizable: bool) -> Grants<'a> {
+pub fn groups<'a>(ops: &[Op<'a>], linearizable: bool, leases: &Leases, run_end: u64) -> Grants<'a> {
     let mut grants = Grants::default();
     for (at, op) in ops.iter().enumerate().filter(|(_, op)| op.possible()) {
         match op.what {
@@ -179,7 +231,9 @@ pub fn groups<'a>(ops: &[Op<'a>], linearizable: bool) -> Grants<'a> {
                     grants.silent.entry(group).or_default().push(Silent {
                         key: group,
                         owner: member,
+                        op: at,
                         invoked: op.invoked,
+                        lease_ends: None,
                     });
                 }
             },
@@ -190,7 +244,14 @@ pub fn groups<'a>(ops: &[Op<'a>], linearizable: bool) -> Grants<'a> {
             _ => {}
         }
     }
-    grants.sort()
+    grants.end_with_leases(ops, leases, run_end).sort()
+}
+
+pub fn lease_of<'a>(ops: &[Op<'a>], op: usize) -> Option<&'a str> {
+    match ops[op].what {
+        What::Register { lease, .. } | What::Join { lease, .. } => lease.as_deref(),
+        _ => None,
+    }
 }
 
 fn grant<'a>(
@@ -202,7 +263,11 @@ fn grant<'a>(
     acked: u64,
     fresh: bool,
 ) -> Grant<'a> {
-    Grant { key, owner, token, node: op.node, op: at, invoked: op.invoked, acked, fresh }
+    let lease = match op.what {
+        What::Register { lease, .. } | What::Join { lease, .. } => lease.as_deref(),
+        _ => None,
+    };
+    Grant { key, owner, token, node: op.node, op: at, invoked: op.invoked, acked, fresh, lease, lease_ends: None }
 }
 
 fn ending<'a>(op: &Op<'a>, at: usize, key: &'a str, owner: Option<&'a str>, token: Option<&'a str>) -> Ending<'a> {

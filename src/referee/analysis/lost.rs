@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::faults::{ms, ns};
 use super::grants::{Ending, Grant, Grants};
+use super::ops::Key;
 use super::story::Story;
 use super::survival::{self, Spread};
 
@@ -54,6 +55,9 @@ fn lost_name(story: &Story, grant: &Grant, losses: &mut Losses) {
         return;
     }
     let words = story.last_words(grant.key);
+    if words.is_empty() && story.ends_with_lease(Key::Name(grant.key)) {
+        return;
+    }
     if words.is_empty() {
         losses.unseen += 1;
         return;
@@ -82,6 +86,9 @@ fn lost_member(story: &Story, grant: &Grant, losses: &mut Losses) {
         return;
     }
     let last = story.last_members(grant.key, grant.owner);
+    if last.is_empty() && story.ends_with_lease(Key::Group(grant.key)) {
+        return;
+    }
     if last.is_empty() {
         losses.unseen += 1;
         return;

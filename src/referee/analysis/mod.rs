@@ -2,24 +2,32 @@
 //!
 //! [`story`] puts a run in order once ([`ops`] pairs calls, [`faults`] tells when what was in force, [`views`] what the observer saw,
 //! [`grants`] what was granted and what may have ended it, [`survival`] who surely knows of an operation). Then each question has
-//! its file: [`linearizable`], [`duplicates`], [`lost`], [`stale`], [`convergence`], [`conflicts`], [`availability`],
-//! [`latency`]; and [`verdict`] holds the answers against what the system promised. Everything is measured on every system.
+//! its file: [`linearizable`], [`duplicates`], [`certain`], [`fencing`], [`expiry`], [`lost`], [`stale`], [`sessions`], [`sets`],
+//! [`convergence`], [`conflicts`], [`tidings`], [`watches`] (by [`streams`]), [`availability`], [`latency`]; and [`verdict`] holds the answers against what the system promised. Everything is measured on every system.
 
 pub mod availability;
+pub mod certain;
 pub mod conflicts;
 pub mod convergence;
 pub mod duplicates;
+pub mod expiry;
 pub mod faults;
+pub mod fencing;
 pub mod grants;
 pub mod latency;
 pub mod linearizable;
 pub mod lost;
 pub mod ops;
+pub mod sessions;
+pub mod sets;
 pub mod stale;
 pub mod story;
+pub mod streams;
 pub mod survival;
+pub mod tidings;
 pub mod verdict;
 pub mod views;
+pub mod watches;
 
 use serde::Serialize;
 
@@ -27,16 +35,23 @@ use crate::model::ident::NodeId;
 use crate::referee::history::Installed;
 use crate::referee::report::data::Run;
 use availability::Availability;
+use certain::Certainties;
 use conflicts::Conflicts;
 use convergence::Convergence;
 use duplicates::Duplicates;
+use expiry::Expiry;
 use faults::ms;
+use fencing::Fencing;
 use latency::Latency;
 use linearizable::Linearizability;
 use lost::Losses;
+use sessions::Sessions;
+use sets::Sets;
 use stale::StaleReads;
 use story::Story;
+use tidings::Tidings;
 use verdict::{Promise, Verdict};
+use watches::Watches;
 
 /// All that was found in one run.
 #[derive(Clone, Debug, Serialize)]
@@ -60,6 +75,13 @@ pub struct Findings {
     pub convergence: Convergence,
     pub availability: Availability,
     pub latency: Latency,
+    pub certainties: Certainties,
+    pub fencing: Fencing,
+    pub expiry: Expiry,
+    pub watches: Watches,
+    pub tidings: Tidings,
+    pub sessions: Sessions,
+    pub sets: Sets,
 }
 
 /// A fault, and what became of it.
@@ -83,7 +105,7 @@ pub fn analyse(run: &Run) -> Findings {
         id: fault.id,
         kind: fault.kind.clone(),
         state: fault.state,
-        detail: fault.detail.clone(),
+        detail: fault.details(),
         from_ms: ms(fault.begin.from),
         to_ms: fault.end.map(|end| ms(end.to)),
         cut: fault.cut.clone(),
@@ -106,6 +128,13 @@ pub fn analyse(run: &Run) -> Findings {
         convergence: convergence::find(&story),
         availability: availability::find(&story),
         latency: latency::find(&story),
+        certainties: certain::find(&story),
+        fencing: fencing::find(&story),
+        expiry: expiry::find(&story),
+        watches: watches::find(&story),
+        tidings: tidings::find(&story),
+        sessions: sessions::find(&story),
+        sets: sets::find(&story),
     };
     findings.promises = verdict::promises(&story, &findings);
     findings.verdict = verdict::worst(&findings.promises);

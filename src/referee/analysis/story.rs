@@ -1,6 +1,6 @@
 //! A run, read once and put in order, so that each analysis asks its own question only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::faults::Faults;
 use super::grants::{self, Grant, Grants};
@@ -8,7 +8,11 @@ use super::ops::{self, Key, Op};
 use super::views::{self, Seen, Told};
 use crate::model::ident::NodeId;
 use crate::referee::history::{Found, What};
+use crate::referee::leases::{self, Leases};
 use crate::referee::report::data::Run;
+
+/// After a lease may have run out at the latest, what was bound to it may be seen for so long.
+const EXPIRY_SHOWS_NS: u64 = 2_000_000_000;
 
 pub struct Story<'a> {
     pub run: &'a Run,
@@ -20,9 +24,12 @@ pub struct Story<'a> {
     pub told: Vec<Told<'a>>,
     pub names: Grants<'a>,
     pub groups: Grants<'a>,
+    pub leases: Leases<'a>,
     /// The nodes among which everything is mended in the end.
     core: Vec<NodeId>,
     last_write: BTreeMap<Key<'a>, u64>,
+    /// Where the last change may be the end of a lease.
+    ends_with_lease: BTreeSet<Key<'a>>,
 }
 
 /// One last word on a name: by a node's view, or by a client's read.
@@ -61,8 +68,9 @@ impl<'a> Story<'a> {
         let ops = ops::pair(&run.events);
         let faults = Faults::of(&run.events);
         let (views, told) = views::seen(&run.events);
-        let names = grants::names(&ops, run.promises.one_order);
-        let groups = grants::groups(&ops, run.promises.one_order);
+        let leases = leases::of(&run.events);
+        let names = grants::names(&ops, run.promises.one_order, &leases, faults.run_end());
+        let groups = grants::groups(&ops, run.promises.one_order, &leases, faults.run_end());
         let mut last_write = BTreeMap::new();
         for op in ops.iter().filter(|op| op.changes()) {
             let at = op.ended.unwrap_or(op.invoked);
@@ -70,7 +78,43 @@ impl<'a> Story<'a> {
             *last = at.max(*last);
         }
         let core = faults.core(&run.header.nodes);
-        Self { run, ops, faults, views, told, names, groups, core, last_write }
+        let mut story = Self {
+            run,
+            ops,
+            faults,
+            views,
+            told,
+            names,
+            groups,
+            leases,
+            core,
+            last_write,
+            ends_with_lease: BTreeSet::new(),
+        };
+        for (key, _, until) in story.expiries() {
+            let last = story.last_write.entry(key).or_insert(0);
+            if until > *last {
+                *last = until;
+                story.ends_with_lease.insert(key);
+            }
+        }
+        story
+    }
+
+    /// Where grants may end with their leases: the name or group, and from when until when it may show.
+    pub fn expiries(&self) -> Vec<(Key<'a>, u64, u64)> {
+        let names = self.names.all().map(|grant| (Key::Name(grant.key), grant.lease));
+        let groups = self.groups.all().map(|grant| (Key::Group(grant.key), grant.lease));
+        let silent =
+            self.names.all_silent().map(|silent| (Key::Name(silent.key), grants::lease_of(&self.ops, silent.op)));
+        let joins =
+            self.groups.all_silent().map(|silent| (Key::Group(silent.key), grants::lease_of(&self.ops, silent.op)));
+        let all = names.chain(groups).chain(silent).chain(joins);
+        all.filter_map(|(key, lease)| {
+            let lease = self.leases.get(lease?).filter(|lease| lease.may_end() < self.run_end())?;
+            Some((key, lease.may_end(), lease.last_touched() + lease.ttl_ns + EXPIRY_SHOWS_NS))
+        })
+        .collect()
     }
 
     /// Whether the writes are said to have one order, so that what one ended is ended everywhere.
@@ -95,6 +139,11 @@ impl<'a> Story<'a> {
     pub fn final_from(&self, key: Key) -> Option<u64> {
         let healed = self.faults.last_heal()?;
         Some(self.last_write.get(&key).copied().unwrap_or(0).max(healed))
+    }
+
+    /// Whether the last change of a key may be the end of a lease, which nobody waits for: then there may be no last word on it.
+    pub fn ends_with_lease(&self, key: Key) -> bool {
+        self.ends_with_lease.contains(&key)
     }
 
     /// What is known of a name at the end: the last read or view of every node of the core that began after the last

@@ -1,4 +1,8 @@
-//! Promise by promise: kept, broken, or not to be told. The worst one wins.
+//! Promise by promise: kept, broken, or not to be told. The worst one wins. What leases and tokens promise is judged in `holding`, what
+//! watchers and losers are to be told in `telling`. A promise of what the system cannot do at all is not in the list.
+
+mod holding;
+mod telling;
 
 use serde::Serialize;
 
@@ -7,6 +11,7 @@ use super::faults::{Fault, Span, ms, ns};
 use super::linearizable::Linearizability;
 use super::ops::{Op, Outcome};
 use super::story::Story;
+use crate::referee::client::Abilities;
 use crate::referee::history::{ANSWER_DROPPED, Installed, Side, What};
 
 /// In the order from best to worst.
@@ -44,6 +49,9 @@ pub struct Promise {
     pub evidence: Vec<String>,
 }
 
+/// The shortest stretch in which some write must have been tried on each side.
+const TRIED_NS: u64 = 1_000_000_000;
+
 pub const EVIDENCE_MAX: usize = 20;
 
 /// What one question came to.
@@ -75,17 +83,49 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
         let Answer { verdict, detail, evidence } = answer;
         list.push(Promise { id, title, promised, verdict, detail, evidence });
     };
-    add("linearizable-names", "Names are linearizable", promises.linearizable, linearizable(&found.names, "name"));
-    if story.run.abilities.groups {
+    let abilities = story.run.abilities;
+    if abilities.names {
+        add("linearizable-names", "Names are linearizable", promises.linearizable, linearizable(&found.names, "name"));
+    }
+    if abilities.groups {
         let groups = linearizable(&found.groups, "group");
         add("linearizable-groups", "Groups are linearizable", promises.linearizable, groups);
     }
     add("linearizable-writes", "Writes are linearizable", promises.one_order, linearizable(&found.writes, "key"));
-    add("one-owner", "Never two owners at once", promises.one_order, one_owner(found));
+    let Abilities { names, groups, tokens, leases, watch, conflicts } = abilities;
+    if names {
+        add("one-owner", "Never two owners at once", promises.one_order, one_owner(found));
+        let title = "Never two owners who can be certain";
+        add("one-certain-owner", title, promises.one_order, holding::one_certain_owner(found));
+    }
+    if tokens {
+        add("tokens-rise", "Tokens rise from grant to grant", promises.one_order, holding::tokens_rise(found));
+    }
+    if tokens && leases {
+        let title = "A former owner's write is stopped";
+        add("stale-owners-fenced", title, promises.one_order, holding::stale_owners_are_fenced(found));
+    }
+    if leases {
+        let title = "No lease ends before its time";
+        add("no-early-expiry", title, promises.lease_lives, holding::never_early(story, found));
+        let title = "Leases end in time";
+        add("no-late-expiry", title, promises.lease_ends, holding::never_late(found));
+    }
+    if groups {
+        add("no-member-twice", "No member is listed twice", true, telling::no_member_twice(found));
+    }
+    if watch {
+        let title = "A watch tells each change once, in order";
+        add("watch-exact", title, promises.one_order, telling::watch_exact(found));
+    }
+    if watch && !promises.one_order {
+        let title = "A watch tells each change at least once";
+        add("watch-at-least-once", title, true, telling::watch_at_least_once(found));
+    }
     add("nothing-lost", "Nothing acknowledged is lost", keeps, nothing_lost(found));
     add("nothing-resurrected", "Nothing ended comes back", keeps, nothing_resurrected(found));
     let cuts = story.faults.all.iter().any(|fault| !fault.cut.is_empty());
-    if promises.one_order && story.faults.all.iter().any(|fault| leaves_minority(story, fault)) {
+    if promises.majority && story.faults.all.iter().any(|fault| leaves_minority(story, fault)) {
         add("minority-refuses", "The minority side refuses writes", true, minority_refuses(story));
     }
     if promises.majority && story.faults.all.iter().any(|fault| leaves_majority(story, fault)) {
@@ -95,6 +135,9 @@ pub fn promises(story: &Story, found: &Findings) -> Vec<Promise> {
     add("agreement", "All nodes agree after the heal", promises.converges, agreement(story, found));
     if promises.records && cuts {
         add("one-record-per-loser", "One conflict record for each loser", true, one_record(story, found));
+    }
+    if promises.records && conflicts && leases && cuts {
+        add("losers-told", "Every loser is told of its loss", true, telling::losers_are_told(found));
     }
     add("tested", "The run tested what it should", true, tested(story, found));
     list
@@ -171,14 +214,21 @@ fn nothing_resurrected(found: &Findings) -> Answer {
     holds(format!("{} looked for at the end, none there", plural(losses.ended_judged, "ended grant")))
 }
 
-/// Whether some node reaches, both ways, fewer than a majority.
+/// Whether some node reaches, both ways, fewer than a majority, for long enough that a write must have been tried there.
 fn leaves_minority(story: &Story, fault: &Fault) -> bool {
     let nodes = &story.run.header.nodes;
     !fault.cut.is_empty()
+        && steady_ns(story, fault).is_none_or(|steady| steady > TRIED_NS)
         && nodes.iter().any(|node| {
             let open = |peer: &u64| !fault.cut.contains(&(*node, *peer)) && !fault.cut.contains(&(*peer, *node));
             nodes.iter().filter(|peer| *peer == node || open(peer)).count() * 2 <= nodes.len()
         })
+}
+
+/// The longest stretch in which it was in force and no other fault came or went. None: it is not certain that it ever was.
+fn steady_ns(story: &Story, fault: &Fault) -> Option<u64> {
+    let steady = || fault.in_force(story.run_end()).map_or(0, |span| story.faults.longest_steady(span));
+    (fault.state == Installed::Installed).then(steady)
 }
 
 /// While no fault comes or goes, nothing that a minority is told can have been agreed on.
@@ -206,7 +256,7 @@ fn minority_refuses(story: &Story) -> Answer {
 /// Whether it was in force for long enough, and left enough nodes, that the others must have elected somebody and gone on.
 fn leaves_majority(story: &Story, fault: &Fault) -> bool {
     let nodes = story.run.header.nodes.len();
-    let long = fault.in_force(story.run_end()).is_none_or(|span| span.len() > ns(story.run.bounds.election));
+    let long = steady_ns(story, fault).is_none_or(|steady| steady > ns(story.run.bounds.election));
     let left = nodes - if fault.stops() { fault.nodes.len() } else { 0 };
     // All links cut: nobody reaches anybody.
     long && left * 2 > nodes && fault.cut.len() < nodes * (nodes - 1)
@@ -363,7 +413,8 @@ fn tested(story: &Story, found: &Findings) -> Answer {
         return holds(format!("{}, no faults", plural(story.ops.len(), "call")));
     }
     let used: std::collections::BTreeSet<&str> = story.ops.iter().map(Op::f).collect();
-    for f in used.into_iter().filter(|_| leave_somebody(story)) {
+    // Once in a life of several seconds each: not in every fault.
+    for f in used.into_iter().filter(|f| leave_somebody(story) && !matches!(*f, "revoke" | "renew")) {
         let in_fault =
             |op: &&Op| op.f() == f && op.outcome == Outcome::Ok && op.side.is_some_and(|side| side != Side::Whole);
         if !story.ops.iter().any(|op| in_fault(&op)) {

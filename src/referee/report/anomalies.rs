@@ -110,6 +110,8 @@ pub(super) fn of(
         "The only node that surely had it was killed before it had surely told another.",
     );
     list.cases("came back", &losses.resurrected, keeps, "Its end was acknowledged, and it is there at the end.");
+    list.holding();
+    list.telling();
     list.stale_reads();
     list.records();
     list.evidence();
@@ -320,6 +322,59 @@ impl<'r> Lister<'r> {
                 },
                 stale.calls.to_vec(),
             );
+        }
+    }
+
+    fn holding(&mut self) {
+        let (found, promises) = (self.found, self.run.promises);
+        for overlap in found.certainties.overlaps.iter().take(CASES_MAX) {
+            let text = format!("{} and {} could both be certain", overlap.owners.0, overlap.owners.1);
+            let (from, to, broken) = (overlap.from_ms, overlap.to_ms, promises.one_order);
+            let why = "By its own clock each could be certain to hold the name.".to_owned();
+            let kind = "two certain owners".to_owned();
+            self.add(
+                Found { kind, key: &overlap.name, from, to, text, why, broken, number: None, culprit: None },
+                Vec::new(),
+            );
+        }
+        let ends = [
+            ("lease too early", &found.expiry.early, promises.lease_lives),
+            ("lease too late", &found.expiry.late, promises.lease_ends),
+        ];
+        for (kind, cases, broken) in ends {
+            for case in cases.iter().take(CASES_MAX) {
+                let (kind, text, why) = (kind.to_owned(), case.lease.to_string(), format!("{}.", case.why));
+                let (from, to) = (case.at_ms, case.at_ms);
+                self.add(
+                    Found { kind, key: &case.key, from, to, text, why, broken, number: None, culprit: None },
+                    Vec::new(),
+                );
+            }
+        }
+        self.lines("token", &found.fencing.disordered, promises.one_order);
+        self.lines("guarded write", &found.fencing.broken, promises.one_order);
+    }
+
+    fn telling(&mut self) {
+        let (found, promises) = (self.found, self.run.promises);
+        let watches = &found.watches;
+        self.lines("watch: missed", &watches.missed, true);
+        self.lines("watch: repeated", &watches.repeated, promises.one_order);
+        self.lines("watch: out of order", &watches.disordered, true);
+        self.lines("watch: untrue", &watches.untrue, true);
+        self.lines("watch: wrong at the end", &watches.wrong_at_end, true);
+        self.lines("loser not told", &found.tidings.missing, promises.records);
+        self.lines("loser told wrongly", &found.tidings.wrong, promises.records);
+        self.lines("member twice", &found.sets.twice, true);
+    }
+
+    /// Each of which begins with its name or group.
+    fn lines(&mut self, kind: &str, lines: &'r [String], broken: bool) {
+        for line in lines.iter().take(CASES_MAX) {
+            let (key, text) = self.keyed(line);
+            let (kind, text, why) = (kind.to_owned(), text.to_owned(), format!("{}.", prose::capital(text)));
+            let found = Found { kind, key, from: 0.0, to: 0.0, text, why, broken, number: None, culprit: None };
+            self.add(found, Vec::new());
         }
     }
 

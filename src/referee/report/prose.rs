@@ -30,6 +30,8 @@ pub(super) fn summary(run: &Run, found: &Findings) -> String {
     sentences.extend(after_heal(run, found));
     sentences.extend(machine(run, found));
     sentences.extend(losses(found));
+    sentences.extend(leases(found));
+    sentences.extend(watches(found));
     sentences.push(match found.verdict {
         Verdict::Holds => "It kept every promise it makes.".to_owned(),
         Verdict::Violated | Verdict::Unknown => capital(&format!("{}.", headline(found))),
@@ -126,6 +128,50 @@ fn losses(found: &Findings) -> Option<String> {
         told.push(format!("{} came back", plural(found.losses.resurrected.len(), "ended grant")));
     }
     (!told.is_empty()).then(|| capital(&format!("{}.", told.join("; "))))
+}
+
+fn leases(found: &Findings) -> Option<String> {
+    let expiry = &found.expiry;
+    if expiry.leases == 0 {
+        return None;
+    }
+    let mut told = match expiry.early.len() {
+        0 => format!("None of {} ended before its time", plural(expiry.leases, "lease")),
+        early => format!("{} of {} ended before their time", early, plural(expiry.leases, "lease")),
+    };
+    match found.certainties.overlaps.len() {
+        0 => told.push_str(", and no two owners were certain of one name at once"),
+        n => told.push_str(&format!(", and {} two owners were certain of one name at once", times(n))),
+    }
+    match (found.fencing.saves, found.fencing.broken.len()) {
+        (0, 0) => {}
+        (saves, 0) => {
+            told.push_str(&format!("; {} by former owners stopped by their tokens", plural(saves, "late write")));
+        }
+        (_, broken) => told.push_str(&format!("; {} wrongly accepted or refused", plural(broken, "guarded write"))),
+    }
+    Some(told + ".")
+}
+
+fn times(n: usize) -> String {
+    match n {
+        1 => "once".to_owned(),
+        n => format!("{n} times"),
+    }
+}
+
+fn watches(found: &Findings) -> Option<String> {
+    let watches = &found.watches;
+    if watches.told == 0 {
+        return None;
+    }
+    let wrong = watches.missed.len() + watches.disordered.len() + watches.untrue.len() + watches.wrong_at_end.len();
+    let watchers = plural(watches.watchers, "watcher");
+    Some(match (wrong, watches.repeated.len()) {
+        (0, 0) => format!("{watchers} were told every change, going on {} times at another node.", watches.resumed),
+        (0, _) => format!("{watchers} were told every change, some of them twice."),
+        (wrong, _) => format!("{watchers} were told {} wrongly or not at all.", plural(wrong, "change")),
+    })
 }
 
 pub(super) fn capital(text: &str) -> String {

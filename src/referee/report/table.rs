@@ -87,11 +87,41 @@ fn promise_cell(promise: &Promise) -> Cell {
 type Figure = fn(&Findings) -> Option<String>;
 
 /// What is measured on every system and promised by none.
-pub(super) const FIGURES: [(&str, Figure); 9] = [
+pub(super) const FIGURES: [(&str, Figure); 14] = [
     ("Answered, majority side", |found| answered(found, Side::Majority)),
     ("Answered, minority side", |found| answered(found, Side::Minority)),
     ("Answered, no fault", |found| answered(found, Side::Whole)),
     ("Two owners, seconds in sum", |found| Some(format!("{:.1}", found.duplicates.seconds))),
+    ("Two certain owners, times", |found| {
+        (found.certainties.owners > 0).then(|| found.certainties.overlaps.len().to_string())
+    }),
+    ("Former owners' writes stopped", |found| {
+        let fencing = &found.fencing;
+        (fencing.writes > 0).then(|| format!("{} of {}", fencing.saves, fencing.writes))
+    }),
+    ("Leases seen to end after they were due", |found| {
+        let expiry = &found.expiry;
+        let (p50, max) = (expiry.shown_after_p50_ms, expiry.shown_after_max_ms);
+        (max > 0.0).then(|| format!("{p50:.0} ms, at most {max:.0} ms"))
+    }),
+    ("Watchers told after, p50 / p99", |found| {
+        let watches = &found.watches;
+        (watches.told > 0).then(|| format!("{:.1} / {:.1} ms", watches.lag_p50_ms, watches.lag_p99_ms))
+    }),
+    ("Session anomalies per 10,000 reads", |found| {
+        let sessions = &found.sessions;
+        let per = |count| sessions.per_10_000(count);
+        (sessions.reads > 0).then(|| match sessions.all() {
+            0 => "0".to_owned(),
+            _ => format!(
+                "own writes missed {}, reads going back {}, writes out of order {}, before what was read {}",
+                per(sessions.read_your_writes),
+                per(sessions.monotonic_reads),
+                per(sessions.monotonic_writes),
+                per(sessions.writes_follow_reads)
+            ),
+        })
+    }),
     ("Stale reads", |found| {
         let stale = &found.stale_reads;
         Some(match stale.stale {

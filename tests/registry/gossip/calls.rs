@@ -110,10 +110,8 @@ async fn a11_a_revision_that_cannot_come_is_refused_with_the_one_reached() {
     cluster.cut(&[&[1], &[2]]);
     let ahead = cluster.execute(1, register("x", "o"), 1).await.revision;
     let call = |revision: Revision, patience| QueryCall {
-        deadline: Instant::now() + patience,
-        consistency: Consistency::Local,
-        forward: true,
         min_revision: Some(revision),
+        ..QueryCall::new(Instant::now() + patience, Consistency::Local)
     };
     let registry = &cluster.nodes[&2].gossip.registry;
     let behind = registry.query(whereis("x"), &call(ahead.clone(), Duration::from_millis(100))).await;
@@ -139,13 +137,23 @@ async fn a8_a_watch_and_a_read_of_several_nodes_agree_on_how_far_they_are() {
         }
     };
     // A watch's position is a revision like any other: a read elsewhere can wait for it.
-    let call = QueryCall {
-        deadline: soon(),
-        consistency: Consistency::Quorum(2),
-        forward: true,
-        min_revision: Some(position),
-    };
+    let call = QueryCall { min_revision: Some(position), ..QueryCall::new(soon(), Consistency::Quorum(2)) };
     let query = Query::Whereis { name: "x".parse().unwrap(), token: None };
     let read = cluster.nodes[&3].gossip.registry.query(query, &call).await.unwrap();
     assert!(matches!(read.value, Answer::Entry(_)), "{read:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_that_was_never_told_is_known_from_one_that_has_not_come_here() {
+    let cluster = Cluster::start(2, Flaws::default()).await;
+    let entry = granted(cluster.register(1, "x", "o").await);
+    let told = cluster.execute(1, register("y", "o"), 1).await.revision;
+    let registry = &cluster.nodes[&2].gossip.registry;
+    for revision in [entry.revision, told, Revision::Ap("1.2.3.4".into())] {
+        assert!(registry.may_have_told(&revision), "{revision}");
+    }
+    // The last one is of the other mode.
+    for text in ["abc", "a.b.c", "1109"] {
+        assert!(!registry.may_have_told(&Revision::Ap(text.into())), "{text}");
+    }
 }

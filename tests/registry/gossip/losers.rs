@@ -3,13 +3,16 @@
 use quorate::gossip::conflicts::{RECORDS_MAX, Record, Records};
 use quorate::gossip::context::{Context, OpId, Run};
 use quorate::gossip::operation::{Defeat, Stamp};
+use quorate::model::command::Action;
 use quorate::model::conflict::ConflictRecord;
-use quorate::model::ident::{LeaseId, RecordId};
-use quorate::model::outcome::{Hidden, Outcome};
+use quorate::model::entry::Entry;
+use quorate::model::ident::{LeaseId, Meta, RecordId};
+use quorate::model::outcome::{Hidden, Outcome, Refusal};
+use quorate::model::query::{Answer, Page, Query};
 use quorate::model::time::UnixMillis;
 use quorate::registry::KeepAlive;
 
-use super::world::{Weather, World, granted};
+use super::world::{Weather, World, granted, whereis};
 
 fn calm(size: u64) -> World {
     World::new(1, size, Weather { down_after_ms: 4_000, ..Weather::default() })
@@ -84,6 +87,35 @@ fn a6_a_registration_over_a_hidden_grant_says_whose_it_is_and_only_then() {
     assert_eq!(hides, None);
     let Outcome::Granted { hides, .. } = world.register(2, "x", "new") else { panic!("it is free here") };
     assert_eq!(hides, Some(Hidden { owner: "away".parse().unwrap(), token: first.token }));
+}
+
+#[test]
+fn what_a_node_hides_is_shown_as_such_to_those_who_ask_for_it_where_nothing_else_stands() {
+    let mut world = calm(2);
+    let first = granted(world.register(1, "x", "away"));
+    let join =
+        Action::Join { group: "g".parse().unwrap(), member: "m".parse().unwrap(), meta: Meta::empty(), lease: None };
+    assert!(matches!(world.execute(1, join), Outcome::Granted { .. }));
+    world.run(100);
+    let members = Query::Members { group: "g".parse().unwrap(), page: Page::default(), node: None };
+    let shown = world.query(2, &members);
+    assert_eq!(world.query_hidden(2, &members), shown, "what is shown is not hidden");
+    world.cut(&[&[1], &[2]]);
+    world.run(8_000);
+    let hidden = Entry { hidden: true, ..first.clone() };
+    assert_eq!(world.query(2, &whereis("x", None)), Answer::Refused(Refusal::NotFound));
+    for token in [None, Some(first.token)] {
+        assert_eq!(world.query_hidden(2, &whereis("x", token)), Answer::Entry(hidden.clone()));
+    }
+    let names = Query::Names { page: Page::default() };
+    assert_eq!(world.query_hidden(2, &names), Answer::Entries { entries: vec![hidden], next: None });
+    let Answer::Entries { entries, .. } = world.query_hidden(2, &members) else { panic!("a list") };
+    assert!(matches!(&entries[..], [Entry { hidden: true, .. }]), "{entries:?}");
+    assert_eq!(world.query(2, &members), Answer::Entries { entries: Vec::new(), next: None });
+    // Its own side hides nothing, and what this side registers is what stands here.
+    assert_eq!(world.query_hidden(1, &whereis("x", None)), Answer::Entry(first));
+    let next = granted(world.register(2, "x", "new"));
+    assert_eq!(world.query_hidden(2, &whereis("x", None)), Answer::Entry(next));
 }
 
 #[test]

@@ -127,7 +127,7 @@ impl Cluster {
         query: Query,
         consistency: Consistency,
     ) -> Result<Reply<Answer>, QueryFailure> {
-        let call = QueryCall { deadline: soon(), consistency, forward: true, min_revision: None };
+        let call = QueryCall::new(soon(), consistency);
         node.gossip.registry.query(query, &call).await
     }
 
@@ -238,7 +238,7 @@ async fn after_a_partition_every_name_has_one_owner_and_each_loser_one_record() 
     let noticed = noticed.await;
     assert_eq!(cluster.owner(1, "contested-0").await.as_deref(), Some("left"));
     assert_eq!(cluster.owner(2, "contested-0").await.as_deref(), Some("right"));
-    let call = QueryCall { deadline: soon(), consistency: Consistency::Quorum(2), forward: true, min_revision: None };
+    let call = QueryCall::new(soon(), Consistency::Quorum(2));
     let refused = cluster.nodes[&1].gossip.registry.query(whereis("old"), &call).await;
     assert_eq!(refused, Err(QueryFailure(Reason::NoQuorum)));
     assert!(cluster.nodes[&2].gossip.registry.query(whereis("old"), &call).await.is_ok());
@@ -293,10 +293,8 @@ async fn what_several_nodes_know_together_does_not_bring_back_what_one_has_seen_
     assert!(next.is_some(), "there are more");
     // Whoever has a revision can wait for it.
     let call = |deadline| QueryCall {
-        deadline,
-        consistency: Consistency::Local,
-        forward: true,
         min_revision: Some(reply.revision.clone()),
+        ..QueryCall::new(deadline, Consistency::Local)
     };
     let registry = &cluster.nodes[&3].gossip.registry;
     let waited = registry.query(whereis("b"), &call(soon())).await.unwrap();

@@ -378,7 +378,12 @@ impl World {
     }
 
     pub fn query(&self, node: NodeId, query: &Query) -> Answer {
-        self.nodes[&node].query(query, self.now(node))
+        self.nodes[&node].query(query, false, self.now(node))
+    }
+
+    /// The same of those who ask for the hidden.
+    pub fn query_hidden(&self, node: NodeId, query: &Query) -> Answer {
+        self.nodes[&node].query(query, true, self.now(node))
     }
 
     pub fn owner(&self, node: NodeId, name: &str) -> Option<Entry> {

@@ -38,6 +38,7 @@ fn entry(owner: &str) -> Entry {
         revision: Revision::Ap("5".into()),
         node: 1,
         since: UnixMillis(1_600_000_000_000),
+        hidden: false,
     }
 }
 

@@ -30,7 +30,8 @@ fn meta() -> impl Strategy<Value = Meta> {
 }
 
 fn lease() -> impl Strategy<Value = Option<LeaseId>> {
-    option::of("[!-~]{1,20}".prop_map(|text| text.parse().unwrap()))
+    // Dots alone are no id.
+    option::of("[!-~]{1,20}".prop_filter_map("an id", |text| text.parse().ok()))
 }
 
 pub fn token(mode: Mode) -> BoxedStrategy<Token> {
@@ -54,8 +55,8 @@ fn entry(mode: Mode, name: bool) -> impl Strategy<Value = Entry> {
         true => (ident(), ident()).prop_map(|(name, owner)| Holder::Owner(name, owner)).boxed(),
         false => (ident(), ident()).prop_map(|(group, member)| Holder::Member(group, member)).boxed(),
     };
-    let rest = (meta(), lease(), token(mode), revision(mode), any::<u64>(), 0..TIME_MAX);
-    (holder, rest).prop_map(|(holder, (meta, lease, token, revision, node, since))| Entry {
+    let rest = (meta(), lease(), token(mode), revision(mode), any::<u64>(), 0..TIME_MAX, any::<bool>());
+    (holder, rest).prop_map(|(holder, (meta, lease, token, revision, node, since, hidden))| Entry {
         holder,
         meta,
         lease,
@@ -63,6 +64,7 @@ fn entry(mode: Mode, name: bool) -> impl Strategy<Value = Entry> {
         revision,
         node,
         since: UnixMillis(since),
+        hidden,
     })
 }
 

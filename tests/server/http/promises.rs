@@ -72,7 +72,7 @@ impl Subject for Direct {
 
     async fn query(&self, query: Query) -> Answer {
         let consistency = Consistency::default_of(self.0.mode());
-        let call = QueryCall { deadline: Instant::now() + SOON, consistency, forward: true, min_revision: None };
+        let call = QueryCall::new(Instant::now() + SOON, consistency);
         self.0.query(query, &call).await.unwrap().value
     }
 

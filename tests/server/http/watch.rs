@@ -26,6 +26,7 @@ fn entry(name: &str, revision: u64) -> Entry {
         revision: Revision::Cp(revision),
         node: 1,
         since: UnixMillis(1_600_000_000_000),
+        hidden: false,
     }
 }
 

@@ -1,0 +1,129 @@
+//! No order over all: in every stream each origin's operations in their order, and at the end what stands.
+//!
+//! Which operation ended a grant may differ from node to node (two can have done so at once), and so not every operation is told by
+//! every node. But what stands at the end cannot be right if something was never told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Watches;
+use crate::referee::analysis::ops::Key;
+use crate::referee::analysis::story::Story;
+use crate::referee::analysis::streams::{Stream, Told};
+use crate::referee::watched::{Change, ChangeKind, ChangeRevision};
+
+type Operation<'a> = (&'a str, u64);
+
+pub(super) fn judge(story: &Story, streams: &[Stream], found: &mut Watches) {
+    for stream in streams {
+        in_order(stream, found);
+        if stream.caught_up.is_some() {
+            at_end(story, stream, found);
+        }
+    }
+}
+
+fn in_order(stream: &Stream, found: &mut Watches) {
+    let mut greatest: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut told: BTreeSet<Operation> = BTreeSet::new();
+    for message in &stream.told {
+        match message {
+            Told::Change { revision: ChangeRevision::Operation { origin, number }, .. } => {
+                let last = greatest.entry(origin).or_default();
+                // At least once: what was told before may be told again.
+                if told.insert((origin, *number)) && *number < *last {
+                    found.disordered.push(format!(
+                        "watcher {} was told of operation {number} of {origin} after {last}",
+                        stream.watcher
+                    ));
+                }
+                *last = (*last).max(*number);
+            }
+            // It may begin some way before where the last one ended.
+            Told::Resumed | Told::Resync => greatest.clear(),
+            Told::Change { .. } | Told::Progress { .. } => {}
+        }
+    }
+}
+
+/// What stands by all that the watcher was told, against what the nodes show.
+fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
+    let mut standing: BTreeMap<(&str, bool), BTreeSet<(&str, &str)>> = BTreeMap::new();
+    for message in &stream.told {
+        match message {
+            Told::Change { changes, .. } => changes.iter().for_each(|change| take_in(&mut standing, change)),
+            // Of what was not told since, nothing is known.
+            Told::Resync => standing.clear(),
+            Told::Progress { .. } | Told::Resumed => {}
+        }
+    }
+    for ((key, of_group), holders) in standing {
+        let last_change = story.final_from(if of_group { Key::Group(key) } else { Key::Name(key) });
+        // What changed after it was said to have caught up may be told later than anybody looked.
+        if !last_change.is_some_and(|at| stream.told_until().is_some_and(|until| at < until)) {
+            continue;
+        }
+        let owners = holders.iter().map(|(owner, _)| *owner).collect::<BTreeSet<_>>();
+        let shown = if of_group { members_at_end(story, key) } else { owner_at_end(story, key) };
+        let Some(shown) = shown else { continue };
+        found.compared_at_end += 1;
+        let right = match of_group {
+            true => owners == shown,
+            // Of several that stand beside each other one is shown.
+            false => shown.is_subset(&owners) && shown.is_empty() == owners.is_empty(),
+        };
+        if !right {
+            let list = |set: &BTreeSet<&str>| match set.is_empty() {
+                true => "nobody".to_owned(),
+                false => set.iter().copied().collect::<Vec<_>>().join(", "),
+            };
+            found.wrong_at_end.push(format!(
+                "{key}: by what watcher {} was told there is {}, but the nodes show {}",
+                stream.watcher,
+                list(&owners),
+                list(&shown)
+            ));
+        }
+    }
+}
+
+fn take_in<'a>(standing: &mut BTreeMap<(&'a str, bool), BTreeSet<(&'a str, &'a str)>>, change: &'a Change) {
+    let begins = match change.kind {
+        ChangeKind::Registered | ChangeKind::Joined | ChangeKind::Updated | ChangeKind::Shown => true,
+        ChangeKind::Ended | ChangeKind::Expired | ChangeKind::Left | ChangeKind::LeftExpired | ChangeKind::Hidden => {
+            false
+        }
+        ChangeKind::LeaseExpired | ChangeKind::Conflict => return,
+    };
+    // What is hidden or shown does not say of itself whether it is a name or a membership.
+    let known_group = standing.contains_key(&(change.key.as_str(), true));
+    let shows = matches!(change.kind, ChangeKind::Hidden | ChangeKind::Shown | ChangeKind::Updated);
+    let of_group = change.kind.is_of_group() || (shows && known_group);
+    let holders = standing.entry((change.key.as_str(), of_group)).or_default();
+    let holder = (change.owner.as_str(), change.token.as_str());
+    // Of grants of one owner that stand beside each other one is shown: when that one ends, the next is told as its update.
+    if change.kind == ChangeKind::Updated {
+        holders.retain(|(owner, _)| *owner != change.owner);
+    }
+    match begins {
+        true => holders.insert(holder),
+        false => holders.remove(&holder),
+    };
+}
+
+/// None: the nodes do not agree, or were not looked at after the last change.
+fn owner_at_end<'a>(story: &'a Story, name: &str) -> Option<BTreeSet<&'a str>> {
+    let words = story.last_words(name);
+    let first = words.first()?.owner;
+    words.iter().all(|word| word.owner == first).then(|| first.into_iter().collect())
+}
+
+fn members_at_end<'a>(story: &'a Story, group: &str) -> Option<BTreeSet<&'a str>> {
+    let from = story.final_from(Key::Group(group))?;
+    let mut last = BTreeMap::new();
+    for seen in story.views.iter().filter(|seen| seen.from >= from) {
+        last.insert(seen.node, seen.view.groups.get(group).map(|members| members.iter().map(String::as_str).collect()));
+    }
+    let mut views = last.into_values().map(Option::unwrap_or_default);
+    let first: BTreeSet<&str> = views.next()?;
+    views.all(|other| other == first).then_some(first)
+}

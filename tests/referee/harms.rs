@@ -1,0 +1,84 @@
+//! Our nodes through every other kind of fault, as processes: they keep their promises, and what was done is seen to have been done.
+
+use std::path::Path;
+use std::process::Command;
+
+use quorate::referee::analysis::verdict::Verdict;
+use quorate::referee::history::Installed;
+use quorate::systems::{clocks, disks};
+use serde_json::Value;
+
+use super::comparison::{Run, shown};
+
+async fn keeps_its_promises(run: Run) {
+    let kinds = run.faults.split(',').map(str::to_owned).collect::<Vec<_>>();
+    let (findings, verdict) = run.judged().await;
+    for found in &findings {
+        for kind in &kinds {
+            let installed = found.faults.iter().any(|f| f.kind == *kind && f.state == Installed::Installed);
+            assert!(installed, "{kind}: {:?}", found.faults);
+        }
+    }
+    assert_eq!(verdict, Some(Verdict::Holds), "{}", findings.iter().map(shown).collect::<Vec<_>>().join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_modes_keep_their_promises_through_odd_cuts_and_bad_links() {
+    let faults = "ring,bridge,oneway,loss,drop-response";
+    keeps_its_promises(Run { systems: &["cp", "ap"], nodes: 5, seconds: 26, faults, seed: 31 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_modes_keep_their_promises_while_members_leaders_and_everybody_go_and_come() {
+    let faults = "membership,transfer,kill-all";
+    keeps_its_promises(Run { systems: &["cp", "ap"], nodes: 3, seconds: 26, faults, seed: 32 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_modes_keep_their_promises_through_chaos_and_with_a_mere_core_left() {
+    let faults = "chaos,core-only";
+    keeps_its_promises(Run { systems: &["cp", "ap"], nodes: 5, seconds: 26, faults, seed: 33 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_modes_keep_their_promises_while_wall_clocks_jump() {
+    if clocks::library().is_none() {
+        return super::skipped(clocks::MISSING);
+    }
+    keeps_its_promises(Run { systems: &["cp", "ap"], nodes: 3, seconds: 10, faults: "skew", seed: 34 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_files_were_changed_spreads_nothing_of_it() {
+    keeps_its_promises(Run { systems: &["cp"], nodes: 3, seconds: 10, faults: "corrupt", seed: 35 }).await;
+}
+
+fn report(out: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(out.join("report.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_node_without_room_on_its_disk_stops_with_one_line_and_loses_nothing() {
+    if let Some(why) = disks::missing() {
+        return super::skipped(&why);
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let out = dir.path().join("run");
+    let args =
+        ["--systems", "cp", "--nodes", "3", "--seconds-per-system", "18", "--seed", "36", "--faults", "disk-full"];
+    let done = Command::new(env!("CARGO_BIN_EXE_quorate")).arg("compare").args(args).arg("--out").arg(&out).output();
+    let done = done.unwrap();
+    let (shown, error) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert_eq!(done.status.code(), Some(0), "{shown}{error}");
+    for fault in report(&out)["systems"][0]["faults"].as_array().unwrap() {
+        assert_eq!(fault["state"], "installed", "{fault}");
+        let told = fault["detail"].as_str().unwrap();
+        assert!(told.contains("No space left on device") && told.contains("this node stops"), "{fault}");
+    }
+    let left =
+        std::fs::read_dir(out.join("cp")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(
+        left.filter(|name| name.starts_with("node-") && !name.ends_with(".log")).collect::<Vec<_>>(),
+        Vec::<String>::new()
+    );
+}
