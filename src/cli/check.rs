@@ -19,6 +19,9 @@ pub struct CheckArgs {
     /// What the calls are about, where the file does not tell: names, groups, register, cas-register, multi-register, kv, mutex
     #[arg(long, value_parser = |text: &str| text.parse::<Model>())]
     model: Option<Model>,
+    /// Look at the calls about this one name, group or key alone
+    #[arg(long, value_name = "KEY", conflicts_with = "expect")]
+    key: Option<String>,
     /// How many seconds to search one file for, before it is unknown
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     budget: Duration,
@@ -43,7 +46,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// Runs the command, prints, and returns the exit code.
 pub fn run(args: &CheckArgs) -> Exit {
-    let options = Options { model: args.model, budget: args.budget };
+    let options = Options { model: args.model, key: args.key.clone(), budget: args.budget };
     let pool = match rayon::ThreadPoolBuilder::new().num_threads(args.jobs.map_or(0, usize::from)).build() {
         Ok(pool) => pool,
         Err(error) => {

@@ -12,17 +12,19 @@ use super::formats::{self, FormatError, Model};
 pub const BUDGET_DEFAULT: Duration = Duration::from_secs(10);
 
 /// How to check a file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Overrides the model that the file tells.
     pub model: Option<Model>,
+    /// Looks at the calls about this one name, group or key alone.
+    pub key: Option<String>,
     /// How long the search may go on for one file; after it the verdict is `Unknown`.
     pub budget: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { model: None, budget: BUDGET_DEFAULT }
+        Self { model: None, key: None, budget: BUDGET_DEFAULT }
     }
 }
 
@@ -33,6 +35,8 @@ pub enum CheckError {
     Unreadable { file: PathBuf, error: io::Error },
     #[error("{}: {error}", file.display())]
     Malformed { file: PathBuf, error: FormatError },
+    #[error("{}: no call is about {key:?}", file.display())]
+    NoSuchKey { file: PathBuf, key: String },
 }
 
 /// A verdict in the words of the command line.
@@ -70,8 +74,14 @@ impl fmt::Display for Word {
 /// Checks the history in one file.
 pub fn check_file(file: &Path, options: &Options) -> Result<Verdict, CheckError> {
     let text = read_text(file)?;
-    let recorded =
+    let mut recorded =
         formats::read(&text, options.model).map_err(|error| CheckError::Malformed { file: file.to_owned(), error })?;
+    if let Some(key) = &options.key {
+        recorded.only(key);
+        if recorded.history.is_empty() {
+            return Err(CheckError::NoSuchKey { file: file.to_owned(), key: key.clone() });
+        }
+    }
     let deadline = Instant::now() + options.budget;
     Ok(recorded.check(&Budget::until(&|| Instant::now() >= deadline)))
 }
@@ -163,7 +173,7 @@ fn parse_expected(text: &str) -> Result<Vec<Expected>, FormatError> {
 
 /// Checks one file of the list, which names it relative to `dir`. The list's model yields to one given in `options`.
 pub fn compare(expected: &Expected, dir: &Path, options: &Options) -> Compared {
-    let options = Options { model: options.model.or(expected.model), ..*options };
+    let options = Options { model: options.model.or(expected.model), ..options.clone() };
     Compared {
         file: expected.file.clone(),
         expected: expected.verdict,

@@ -1,6 +1,7 @@
 //! The referee, judged.
 
 mod analysis;
+mod browser;
 mod campaigns;
 mod checker;
 mod comparison;
@@ -13,6 +14,7 @@ mod logs;
 mod namespaces;
 mod nemesis;
 mod others;
+mod page;
 mod porcupine;
 mod processes;
 mod report;

@@ -126,7 +126,7 @@ fn held_by_clients<'a>(story: &'a Story, name: &str) -> Vec<Hold<'a>> {
 
 /// When the last node stopped showing it, if every node that showed it has been looked at since; for a grant that was never
 /// shown, when its own node was first looked at and did not show it.
-fn withdrawn_at(story: &Story, grant: &Grant) -> Option<u64> {
+pub fn withdrawn_at(story: &Story, grant: &Grant) -> Option<u64> {
     let shows = |seen: &Seen| seen.view.names.get(grant.key).is_some_and(|(_, token)| token == grant.token);
     let Some(last) = story.views.iter().rposition(shows) else {
         return story.views.iter().find(|seen| Some(seen.node) == grant.node && seen.from >= grant.acked).map(|s| s.at);

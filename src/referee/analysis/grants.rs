@@ -107,14 +107,17 @@ impl<'a> Grants<'a> {
 
     /// The earliest moment at which a client may have ended it, other than by letting its lease run out.
     pub fn given_up_at(&self, grant: &Grant) -> Option<u64> {
-        self.endings(grant.key).iter().filter(|end| end.may_end(grant)).map(|end| end.invoked.max(grant.invoked)).min()
+        self.endings_of(grant).map(|end| end.invoked.max(grant.invoked)).min()
+    }
+
+    /// The calls that ended it, or may have.
+    pub fn endings_of<'s>(&'s self, grant: &'s Grant<'a>) -> impl Iterator<Item = &'s Ending<'a>> {
+        self.endings(grant.key).iter().filter(move |end| end.may_end(grant))
     }
 
     /// The acknowledged calls that ended exactly this grant, by its token.
     pub fn ended_by<'s>(&'s self, grant: &'s Grant<'a>) -> impl Iterator<Item = &'s Ending<'a>> {
-        self.endings(grant.key)
-            .iter()
-            .filter(move |end| end.acked.is_some() && end.token == Some(grant.token) && end.may_end(grant))
+        self.endings_of(grant).filter(|end| end.acked.is_some() && end.token == Some(grant.token))
     }
 
     /// While its owner was sure to hold it, as far as the clients know; it may be empty.

@@ -58,6 +58,9 @@ pub struct Told {
     pub call: String,
     /// Its return is the first event that nothing explains.
     pub culprit: bool,
+    /// The index of its invocation among the run's events.
+    #[serde(skip)]
+    pub invoked: u64,
 }
 
 pub struct Found {
@@ -147,6 +150,7 @@ fn tell(key: &str, violation: &Violation, ops: &[Option<&Op>]) -> CounterExample
             to_ms: op.acked().map(ms),
             call: op.tell(),
             culprit: *at == violation.call,
+            invoked: op.index,
         })
     };
     let culprit = ops[violation.call];

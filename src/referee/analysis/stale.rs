@@ -36,6 +36,9 @@ pub struct StaleRead {
     pub age_ms: f64,
     pub read: String,
     pub superseded_by: String,
+    /// Both calls' places in the story.
+    #[serde(skip)]
+    pub calls: [usize; 2],
 }
 
 /// Since when something had been superseded, and by which call (its place in the story).
@@ -44,7 +47,7 @@ type Superseded = (u64, usize);
 pub fn find(story: &Story) -> StaleReads {
     let mut found = StaleReads::default();
     let mut ages = Vec::new();
-    for op in &story.ops {
+    for (at, op) in story.ops.iter().enumerate() {
         let Some(ended) = op.acked() else { continue };
         let superseded = match op.what {
             What::Whereis { name, result: Some(read) } => match (&read.owner, &read.token) {
@@ -75,6 +78,7 @@ pub fn find(story: &Story) -> StaleReads {
             age_ms: ms(age),
             read: op.tell(),
             superseded_by: story.ops[by].tell(),
+            calls: [by, at],
         });
     }
     ages.sort_unstable();

@@ -162,6 +162,20 @@ pub fn read(text: &str, model: Option<Model>) -> Result<Recorded, FormatError> {
 }
 
 impl Recorded {
+    /// Leaves the calls about one name, group or key. A history whose calls are all about one object has no keys.
+    pub fn only(&mut self, key: &str) {
+        match &mut self.history {
+            History::Register(calls) => calls.retain(|call| call.key == key),
+            History::MultiRegister(calls) => calls.clear(),
+            History::Kv(calls) => calls.retain(|call| call.key == key),
+            History::Mutex(calls) => calls.clear(),
+            History::Own { names, groups } => {
+                names.retain(|call| call.name == key);
+                groups.retain(|call| call.group == key);
+            }
+        }
+    }
+
     /// Whether one machine can explain what is recorded. Nothing recorded: `Unknown`.
     pub fn check(&self, budget: &Budget) -> Verdict {
         if !self.any_event {

@@ -1,86 +1,107 @@
-//! The name timeline, as data: for each name, who each node believed owned it, and who believed it of themselves.
+//! The name timeline, as data: for each name, who each node showed as its owner, who believed it of themselves, and how surely.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::doubles::Double;
 use crate::model::ident::NodeId;
 use crate::referee::analysis::Findings;
-use crate::referee::analysis::duplicates::hold_of;
+use crate::referee::analysis::duplicates::{hold_of, withdrawn_at};
 use crate::referee::analysis::faults::ms;
+use crate::referee::analysis::grants::{Grant, Silent};
+use crate::referee::analysis::ops::{Key, Op, Outcome};
 use crate::referee::analysis::story::Story;
 
 /// Names that a page can hold, the most telling first.
 const NAMES_MAX: usize = 60;
-/// Segments of all names of one system: at about 40 bytes each, they keep the page small.
-const SEGMENTS_MAX: usize = 25_000;
+/// Segments, bars and calls of all names of all systems: at about 30 bytes each, they keep the page small.
+pub(super) const MARKS_MAX: usize = 60_000;
 /// Owners with a lane of their own, per name.
 const OWNERS_MAX: usize = 12;
+/// Calls shown of one name; of more, every second, third … one.
+const CALLS_MAX: usize = 600;
 /// Views of a node further apart than this leave a hole between them.
 const HOLE_NS: u64 = 2_000_000_000;
 
 #[derive(Serialize)]
-pub(super) struct NameLanes {
-    pub name: String,
-    /// A lane per node, in the order of the run's nodes.
-    nodes: Vec<Vec<Segment>>,
+pub(super) struct NameLanes<'a> {
+    pub name: &'a str,
+    /// Owner and token of each grant that a node showed.
+    shown: Vec<(&'a str, &'a str)>,
+    /// A lane per node, in the order of the run's nodes: from, to, and which of `shown`.
+    nodes: Vec<Vec<(f64, f64, usize)>>,
+    /// Calls about the name: when, at the node of which lane, and what: 0 answered, 1 refused, 2 unknown; 3 more for a write.
+    calls: Vec<(f64, usize, u8)>,
     /// A lane per owner, by first grant.
-    owners: Vec<OwnerLane>,
+    owners: Vec<OwnerLane<'a>>,
     /// Owners left out.
     more_owners: usize,
-    /// More than one owner at once.
-    duplicates: Vec<(f64, f64)>,
-    resolutions: Vec<Resolution>,
+    doubles: Vec<Double>,
+    resolutions: Vec<Resolution<'a>>,
 }
 
-/// From, to (milliseconds) and owner.
-type Segment = (f64, f64, String);
-
 #[derive(Serialize)]
-struct OwnerLane {
-    owner: String,
-    grants: Vec<GrantBar>,
+struct OwnerLane<'a> {
+    owner: &'a str,
+    grants: Vec<GrantBar<'a>>,
 }
 
-/// One grant, as its owner knew it.
+/// One grant, as its owner knew it: perhaps from `asked`, surely from `acked` until `until`, perhaps until `maybe`.
 #[derive(Serialize)]
-struct GrantBar {
+struct GrantBar<'a> {
     asked: f64,
-    acked: f64,
+    /// None: never answered, so that nothing is sure.
+    acked: Option<f64>,
     until: f64,
-    token: String,
+    /// Until when it may still have been the owner's, if that is later: an end that was asked for takes effect at some moment.
+    maybe: Option<f64>,
+    token: &'a str,
     node: Option<NodeId>,
     /// Why it ended: `given up`, `lost` to another, `gone` from all nodes, or nothing: the run did.
     end: &'static str,
 }
 
 #[derive(Serialize)]
-struct Resolution {
+struct Resolution<'a> {
     at: f64,
-    id: String,
-    winner: String,
-    loser: String,
+    id: &'a str,
+    winner: &'a str,
+    loser: &'a str,
 }
 
-/// The lanes of the names that tell most: contested ones first, then those with most going on. `wanted` are kept in any case.
-pub(super) fn all(story: &Story, found: &Findings, wanted: &[String]) -> Vec<NameLanes> {
-    let mut left = SEGMENTS_MAX;
+impl NameLanes<'_> {
+    fn marks(&self) -> usize {
+        self.nodes.iter().map(Vec::len).sum::<usize>()
+            + self.owners.iter().map(|lane| lane.grants.len()).sum::<usize>()
+            + self.calls.len()
+    }
+}
+
+/// The lanes of those of the wanted names that have anything here, as many as `marks_max` allows.
+pub(super) fn all<'a>(
+    story: &Story<'a>,
+    found: &'a Findings,
+    wanted: &[&'a str],
+    doubles: &[(Double, &'a str)],
+    marks_max: usize,
+) -> Vec<NameLanes<'a>> {
+    let mut left = marks_max;
     let mut lanes = Vec::new();
     for name in wanted {
-        let of_name = of_name(story, found, name);
-        let size = of_name.nodes.iter().map(Vec::len).sum::<usize>()
-            + of_name.owners.iter().map(|lane| lane.grants.len()).sum::<usize>();
-        if size > left {
+        let of_name = of_name(story, found, name, doubles);
+        let marks = of_name.marks();
+        if marks == 0 || marks > left {
             continue;
         }
-        left -= size;
+        left -= marks;
         lanes.push(of_name);
     }
     lanes
 }
 
 /// The names that a page shows, over all systems, the most telling first.
-pub(super) fn choose(stories: &[(Story, &Findings)]) -> Vec<String> {
+pub(super) fn choose<'a>(stories: &[(Story<'a>, &'a Findings)]) -> Vec<&'a str> {
     let mut interest: BTreeMap<&str, f64> = BTreeMap::new();
     for (story, found) in stories {
         // Few grants make a picture that can be read; very many make noise.
@@ -102,26 +123,28 @@ pub(super) fn choose(stories: &[(Story, &Findings)]) -> Vec<String> {
     }
     let mut names: Vec<(&str, f64)> = interest.into_iter().collect();
     names.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(b.0)));
-    names.into_iter().take(NAMES_MAX).map(|(name, _)| name.to_owned()).collect()
+    names.into_iter().take(NAMES_MAX).map(|(name, _)| name).collect()
 }
 
-fn of_name(story: &Story, found: &Findings, name: &str) -> NameLanes {
+fn of_name<'a>(story: &Story<'a>, found: &'a Findings, name: &'a str, doubles: &[(Double, &'a str)]) -> NameLanes<'a> {
+    let mut shown = Vec::new();
+    let nodes = story.run.header.nodes.iter().map(|node| node_lane(story, *node, name, &mut shown)).collect();
     let owners = owner_lanes(story, name);
-    let more_owners = owners.len().saturating_sub(OWNERS_MAX);
-    let duplicates = found.duplicates.list.iter().filter(|duplicate| duplicate.name == name);
     let records = found.conflicts.list.iter().filter(|record| record.name == name);
     NameLanes {
-        name: name.to_owned(),
-        nodes: story.run.header.nodes.iter().map(|node| node_lane(story, *node, name)).collect(),
+        name,
+        nodes,
+        shown,
+        calls: calls(story, name),
+        more_owners: owners.len().saturating_sub(OWNERS_MAX),
         owners: owners.into_iter().take(OWNERS_MAX).collect(),
-        more_owners,
-        duplicates: duplicates.map(|duplicate| (duplicate.from_ms, duplicate.to_ms)).collect(),
+        doubles: doubles.iter().filter(|(_, of)| *of == name).map(|(double, _)| *double).collect(),
         resolutions: records
             .map(|record| Resolution {
                 at: resolved_at(story, name, &record.loser_token).unwrap_or(ms(record.first_told)),
-                id: record.id.clone(),
-                winner: record.winner.clone(),
-                loser: record.loser.clone(),
+                id: &record.id,
+                winner: &record.winner,
+                loser: &record.loser,
             })
             .collect(),
     }
@@ -132,51 +155,106 @@ fn resolved_at(story: &Story, name: &str, loser_token: &str) -> Option<f64> {
     story.grant(name, loser_token).map(|grant| ms(hold_of(story, grant).to))
 }
 
-fn node_lane(story: &Story, node: NodeId, name: &str) -> Vec<Segment> {
-    let mut lane: Vec<Segment> = Vec::new();
-    let mut open: Option<(u64, u64, &str)> = None;
+fn node_lane<'a>(
+    story: &Story<'a>,
+    node: NodeId,
+    name: &str,
+    shown: &mut Vec<(&'a str, &'a str)>,
+) -> Vec<(f64, f64, usize)> {
+    let mut lane = Vec::new();
+    let mut open: Option<(u64, u64, usize)> = None;
     for seen in story.views.iter().filter(|seen| seen.node == node) {
-        let owner = seen.view.names.get(name).map(|(owner, _)| owner.as_str());
+        let now = seen.view.names.get(name).map(|(owner, token)| place(shown, (owner, token)));
         if let Some((from, last, before)) = open {
             let hole = seen.at > last + HOLE_NS;
-            if !hole && owner == Some(before) {
+            if !hole && now == Some(before) {
                 open = Some((from, seen.at, before));
                 continue;
             }
-            lane.push((ms(from), ms(if hole { last } else { seen.at }), before.to_owned()));
+            lane.push((ms(from), ms(if hole { last } else { seen.at }), before));
         }
-        open = owner.map(|owner| (seen.at, seen.at, owner));
+        open = now.map(|now| (seen.at, seen.at, now));
     }
-    lane.extend(open.map(|(from, last, owner)| (ms(from), ms(last), owner.to_owned())));
+    lane.extend(open.map(|(from, last, which)| (ms(from), ms(last), which)));
     lane
 }
 
-fn owner_lanes(story: &Story, name: &str) -> Vec<OwnerLane> {
-    let mut seen = BTreeSet::new();
+fn place<'a>(shown: &mut Vec<(&'a str, &'a str)>, grant: (&'a str, &'a str)) -> usize {
+    shown.iter().position(|known| *known == grant).unwrap_or_else(|| {
+        shown.push(grant);
+        shown.len() - 1
+    })
+}
+
+fn calls(story: &Story, name: &str) -> Vec<(f64, usize, u8)> {
+    let nodes = &story.run.header.nodes;
+    let lane = |op: &Op| nodes.iter().position(|node| Some(*node) == op.node);
+    let about: Vec<(&Op, usize)> =
+        story.ops.iter().filter(|op| op.key() == Key::Name(name)).filter_map(|op| Some((op, lane(op)?))).collect();
+    let what = |op: &Op| {
+        let outcome = match op.outcome {
+            Outcome::Ok => 0,
+            Outcome::Fail => 1,
+            Outcome::Info => 2,
+        };
+        outcome + if op.writes() { 3 } else { 0 }
+    };
+    let step = about.len().div_ceil(CALLS_MAX).max(1);
+    about.iter().step_by(step).map(|(op, lane)| (ms(op.invoked), *lane, what(op))).collect()
+}
+
+fn owner_lanes<'a>(story: &Story<'a>, name: &str) -> Vec<OwnerLane<'a>> {
     let mut lanes: Vec<OwnerLane> = Vec::new();
+    let mut add = |owner, bar| match lanes.iter_mut().find(|lane| lane.owner == owner) {
+        Some(lane) => lane.grants.push(bar),
+        None => lanes.push(OwnerLane { owner, grants: vec![bar] }),
+    };
     for grant in story.names.of(name) {
-        let hold = hold_of(story, grant);
-        let given_up = story.names.may_end_at(grant);
-        let end = match given_up {
-            _ if story.is_recorded_loser(grant) && hold.to < story.run_end() => "lost",
-            Some(_) => "given up",
-            None if hold.to < story.run_end() => "gone",
-            None => "",
-        };
-        let bar = GrantBar {
-            asked: ms(grant.invoked),
-            acked: ms(grant.acked),
-            until: ms(hold.to.max(grant.acked)),
-            token: grant.token.to_owned(),
-            node: grant.node,
-            end,
-        };
-        if seen.insert(grant.owner) {
-            lanes.push(OwnerLane { owner: grant.owner.to_owned(), grants: Vec::new() });
-        }
-        if let Some(lane) = lanes.iter_mut().find(|lane| lane.owner == grant.owner) {
-            lane.grants.push(bar);
-        }
+        add(grant.owner, granted(story, grant));
+    }
+    // Owners who were never told anything come last.
+    for silent in story.names.silent(name) {
+        add(silent.owner, perhaps(story, silent));
     }
     lanes
+}
+
+fn granted<'a>(story: &Story, grant: &Grant<'a>) -> GrantBar<'a> {
+    let hold = hold_of(story, grant);
+    let ending = story.names.endings_of(grant).min_by_key(|end| end.invoked);
+    let taken_away = hold.to < story.run_end();
+    let (end, maybe) = match ending {
+        _ if taken_away && story.is_recorded_loser(grant) => ("lost", None),
+        Some(ending) => {
+            let at_last = || withdrawn_at(story, grant).unwrap_or_else(|| story.run_end());
+            ("given up", Some(ending.acked.unwrap_or_else(at_last)))
+        }
+        None if taken_away => ("gone", None),
+        None => ("", None),
+    };
+    let until = hold.to.max(grant.acked);
+    GrantBar {
+        asked: ms(grant.invoked),
+        acked: Some(ms(grant.acked)),
+        until: ms(until),
+        maybe: maybe.filter(|maybe| *maybe > until).map(ms),
+        token: grant.token,
+        node: grant.node,
+        end,
+    }
+}
+
+/// A registration that was never answered: its owner's at most until that owner learns more by asking again.
+fn perhaps<'a>(story: &Story, silent: &Silent<'a>) -> GrantBar<'a> {
+    let again = story.names.of(silent.key).iter().filter(|grant| grant.owner == silent.owner);
+    let again = again.map(|grant| grant.acked).filter(|acked| *acked > silent.invoked).min();
+    GrantBar {
+        asked: ms(silent.invoked),
+        acked: None,
+        until: ms(silent.invoked),
+        maybe: Some(ms(again.unwrap_or_else(|| story.run_end()))),
+        token: "",
+        node: None,
+        end: "",
+    }
 }

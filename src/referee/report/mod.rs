@@ -5,6 +5,7 @@
 
 mod anomalies;
 pub mod data;
+mod doubles;
 mod html;
 mod json;
 mod lanes;

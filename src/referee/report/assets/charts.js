@@ -21,8 +21,20 @@ function faultTitle(fault) {
   return `${fault.kind}${whom}${state}`;
 }
 
-function faultsPanel() {
+/** Systems by what was done to them: under one schedule that is one row for all. */
+function alike() {
+  const groups = new Map();
   for (const system of data.systems) {
+    const met = JSON.stringify([system.nodes, system.faults.map((f) => [f.kind, f.state, f.cut, f.nodes, Math.round(f.from_ms / 500)])]);
+    groups.set(met, [...(groups.get(met) || []), system]);
+  }
+  return [...groups.values()];
+}
+
+function faultsPanel() {
+  for (const met of alike()) {
+    const system = met[0];
+    const title = met.length === 1 ? system.name : met.length === data.systems.length ? "all systems" : met.map((s) => s.name).join(", ");
     // Overlapping faults stand one below the other.
     const lanes = [];
     const lane = new Map();
@@ -54,7 +66,31 @@ function faultsPanel() {
       return [sides ? `sides: ${sides.join(" | ")}` : null, f.cut.length && !sides ? `${f.cut.length} links cut` : null, f.detail || null].filter(Boolean);
     });
     const label = () => `Faults of ${system.name}: ${system.faults.map((f) => `${faultTitle(f)} from ${seconds(f.from_ms)}`).join("; ") || "none"}`;
-    chart(el("p-faults"), system, many(system.nodes.length, "node"), Math.max(1, lanes.length) * 44 + 4, paint, tell, label);
+    const made = chart(el("p-faults"), system, many(system.nodes.length, "node"), Math.max(1, lanes.length) * 44 + 4, paint, tell, label, title);
+    made.always = met.length > 1;
+  }
+}
+
+/** Who said of itself that it leads. Two at once: an old one has not noticed yet. */
+function leadersPanel() {
+  const led = data.systems.filter((s) => s.leaders.length);
+  if (!led.length) return el("p-leaders").remove();
+  for (const system of led) {
+    const lanes = [];
+    const lane = system.leaders.map(([, from, to]) => {
+      let at = lanes.findIndex((until) => until <= from);
+      if (at < 0) at = lanes.length;
+      lanes[at] = to;
+      return at;
+    });
+    const paint = (c) => system.leaders.forEach(([id, from, to], n) => {
+      const [a, b] = [c.x(from), c.x(to)];
+      draw(c.area, "rect", { class: "leads", x: a, y: 3 + lane[n] * 22, width: Math.max(2, b - a), height: 18, rx: 4 });
+      const left = Math.max(0, a) + 6;
+      draw(c.area, "text", { class: "leads-text", x: left, y: 16 + lane[n] * 22 }, fitting(`node ${id}`, Math.min(b, c.width) - left));
+    });
+    const tell = (t) => system.leaders.filter(([, from, to]) => from <= t && t <= to).map(([id]) => `node ${id} says that it leads`);
+    chart(el("p-leaders"), system, null, lanes.length * 22 + 4, paint, tell, () => `Leaders of ${system.name}: ${system.leaders.map(([id, from]) => `node ${id} from ${seconds(from)}`).join("; ")}`);
   }
 }
 
@@ -63,25 +99,29 @@ function availabilityPanel() {
   const upper = ([whole, majority]) => whole.map((n, i) => n + majority[i]);
   const lower = ([, , minority]) => minority;
   const [up, down] = [tallest(upper), tallest(lower)];
-  const height = 132;
+  const height = scaled(132);
   for (const system of data.systems) {
     const paint = (c) => {
       const scale = (height - 8) / (up + down);
       const base = 4 + up * scale;
+      const paths = { ok: "", fail: "", info: "" };
       system.availability.forEach((second, at) => {
         const [x, next] = [c.x(at * 1000), c.x((at + 1) * 1000)];
+        if (next < 0 || x > c.width) return;
+        const gap = next - x > 4 ? 1 : 0;
         const column = (counts, sign) => {
           let y = base;
           ["ok", "fail", "info"].forEach((kind, i) => {
             const tall = counts[i] * scale;
             if (!tall) return;
-            draw(c.area, "rect", { class: kind, x: x + 1, width: Math.max(1, next - x - 2), y: sign > 0 ? y - tall : y, height: tall });
+            paths[kind] += box(x + gap, sign > 0 ? y - tall : y, Math.max(1, next - x - 2 * gap), tall);
             y -= sign * tall;
           });
         };
         column(upper(second), 1);
         column(lower(second), -1);
       });
+      for (const kind of ["ok", "fail", "info"]) if (paths[kind]) draw(c.area, "path", { class: kind, d: paths[kind] });
       draw(c.all, "line", { class: "base", x1: c.left, x2: c.left + c.width, y1: base, y2: base });
       draw(c.all, "text", { x: c.left - 8, y: 14, "text-anchor": "end", class: "tick" }, `${up}/s`);
       draw(c.all, "text", { x: c.left - 8, y: base - 5, "text-anchor": "end", class: "legend-text" }, "majority");
@@ -105,14 +145,15 @@ function latencyPanel() {
   const all = data.systems.flatMap((s) => s.latency.filter(Boolean).flat()).filter((ms) => ms > 0);
   const low = Math.floor(Math.log10(Math.min(1, ...all)));
   const high = Math.ceil(Math.log10(Math.max(10, ...all)));
-  const height = 110;
+  const height = scaled(110);
   const y = (ms) => 6 + (height - 12) * (1 - (Math.log10(Math.max(ms, 10 ** low)) - low) / (high - low));
   for (const system of data.systems) {
     const paint = (c) => {
       for (let power = low; power <= high; power += 1) {
         const ms = 10 ** power;
+        const named = !crowded || (power - low) % 2 === 0;
         draw(c.back, "line", { class: "grid", x1: c.left, x2: c.left + c.width, y1: y(ms), y2: y(ms) });
-        draw(c.all, "text", { class: "tick", x: c.left - 8, y: y(ms) + 4, "text-anchor": "end" }, ms < 1 ? `${ms * 1000} µs` : ms < 1000 ? `${ms} ms` : `${ms / 1000} s`);
+        if (named) draw(c.all, "text", { class: "tick", x: c.left - 8, y: y(ms) + 4, "text-anchor": "end" }, ms < 1 ? `${ms * 1000} µs` : ms < 1000 ? `${ms} ms` : `${ms / 1000} s`);
       }
       const runs = [[]];
       system.latency.forEach((pair, at) => (pair ? runs[runs.length - 1].push([c.x(at * 1000 + 500), ...pair]) : runs.push([])));
@@ -122,12 +163,14 @@ function latencyPanel() {
         draw(c.area, "path", { class: "p99", d: path(2) });
         draw(c.area, "path", { class: "p50", d: path(1) });
         if (run.length === 1) draw(c.area, "circle", { class: "p50", cx: run[0][0], cy: y(run[0][1]), r: 3 });
+        const crosses = run.map(([x, , , slowest]) => `M${(x - 2.5).toFixed(1)} ${(y(slowest) - 2.5).toFixed(1)}l5 5m0 -5l-5 5`);
+        draw(c.area, "path", { class: "slowest", d: crosses.join("") });
       }
     };
     const tell = (t) => {
       const pair = system.latency[Math.floor(t / 1000)];
       const text = (ms) => (ms < 1000 ? `${ms < 10 ? ms.toFixed(2) : ms.toFixed(0)} ms` : seconds(ms, 2));
-      return pair ? [`median ${text(pair[0])}, 99th percentile ${text(pair[1])}`] : ["no call was answered"];
+      return pair ? [`median ${text(pair[0])}, 99th percentile ${text(pair[1])}, slowest ${text(pair[2])}`] : ["no call was answered"];
     };
     chart(el("p-latency"), system, null, height, paint, tell, () => `Latency of ${system.name} per second, median and 99th percentile`);
   }
@@ -135,7 +178,7 @@ function latencyPanel() {
 
 function divergencePanel() {
   const most = Math.max(2, ...data.systems.map((s) => s.nodes.length));
-  const height = 96;
+  const height = scaled(96);
   const y = (n) => 18 + (height - 26) * (1 - (n - 1) / (most - 1));
   for (const system of data.systems) {
     const paint = (c) => {

@@ -5,9 +5,13 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const el = (id) => document.getElementById(id);
 const SVG = document.querySelector("svg").namespaceURI;
 
-/** What is looked at: a stretch of time in milliseconds, and a name. */
-const view = { from: 0, to: data.end, name: null };
+/** What is looked at: a stretch of time in milliseconds, a name, and the systems whose charts are hidden. */
+const view = { from: 0, to: data.end, name: null, hidden: new Set() };
 const charts = [];
+/** With more systems than this side by side everything is drawn smaller. */
+const MANY = 4;
+const crowded = data.systems.length + data.skipped.length > MANY;
+const scaled = (height) => (crowded ? Math.round(height * 0.62) : height);
 
 /** Left of the plot lie the labels of lanes and axes; the same width everywhere, or the axes would not line up. */
 const margins = () => ({ left: window.innerWidth < 720 ? 58 : 84, right: 10 });
@@ -31,7 +35,7 @@ function draw(parent, tag, attributes, text) {
 
 const seconds = (ms, digits = 1) => `${(ms / 1000).toFixed(digits)} s`;
 const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : seconds(ms));
-const many = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+const many = (n, noun, nouns = `${noun}s`) => `${n} ${n === 1 ? noun : nouns}`;
 
 /** Steps of 1, 2 or 5 times a power of ten, about `wanted` of them. */
 function ticks(from, to, wanted) {
@@ -47,21 +51,29 @@ function ticks(from, to, wanted) {
  * One chart in one row: `paint(c)` draws, `tell(t, y, c)` says what is under the pointer, as lines of text.
  * `c` holds the clipped plot area `area`, what lies behind it `back`, the whole drawing `all`, `x(t)`, `width`, `drawn` (the plot's height) and `left`.
  */
-function chart(panel, system, note, height, paint, tell, label) {
+function chart(panel, system, note, height, paint, tell, label, title = system.name) {
   const plot = node("div", { class: "plot" });
-  const who = node("div", { class: "who" }, system.name, note ? node("small", {}, note) : null);
-  panel.querySelector(".rows").append(node("div", { class: "row" }, who, plot));
-  charts.push({ plot, system, height, paint, tell, label });
+  const who = node("div", { class: "who" }, title, note ? node("small", {}, note) : null);
+  const row = node("div", { class: "row", "data-system": system.name }, who, plot);
+  panel.querySelector(".rows").append(row);
+  const made = { plot, row, system, height, paint, tell, label, panel: panel.id };
+  charts.push(made);
+  return made;
 }
+
+/** One drawing for all marks of a kind: a thousand of them are still one element. */
+const box = (x, y, wide, tall) => `M${x.toFixed(1)} ${y.toFixed(1)}h${wide.toFixed(1)}v${tall.toFixed(1)}h${(-wide).toFixed(1)}z`;
 
 function render() {
   const { left, right } = margins();
   for (const it of charts) {
     it.plot.replaceChildren();
+    it.row.hidden = it.always ? false : view.hidden.has(it.system.name);
+    if (it.row.hidden) continue;
     const full = it.plot.clientWidth;
     const width = Math.max(60, full - left - right);
     const height = typeof it.height === "function" ? it.height() : it.height;
-    const svg = draw(it.plot, "svg", { width: full, height: height + 24, role: "img", "aria-label": it.label() });
+    const svg = draw(it.plot, "svg", { width: full, height: height + 24, viewBox: `0 0 ${full} ${height + 24}`, role: "img", "aria-label": it.label() });
     const x = (t) => ((t - view.from) / (view.to - view.from)) * width;
     for (const t of ticks(view.from, view.to, width / 90)) {
       draw(svg, "line", { class: "grid", x1: left + x(t), x2: left + x(t), y1: 0, y2: height });
@@ -103,7 +115,7 @@ let pointed = null;
 
 function point(c, t, y, at) {
   pointed = t;
-  for (const other of charts) {
+  for (const other of charts.filter((it) => !it.row.hidden)) {
     const x = other.x(t);
     other.cross.setAttribute("x1", x);
     other.cross.setAttribute("x2", x);
@@ -115,15 +127,15 @@ function point(c, t, y, at) {
   tip.replaceChildren(node("b", {}, `${seconds(t, 2)} · ${c.system.name}`));
   for (const line of [...lines, ...faults.map((f) => `fault: ${faultTitle(f)}`)]) tip.append(node("div", {}, line));
   tip.hidden = false;
-  const box = tip.getBoundingClientRect();
-  tip.style.left = `${Math.max(8, at.x + 18 + box.width > window.innerWidth ? at.x - 18 - box.width : at.x + 18)}px`;
-  tip.style.top = `${Math.max(8, Math.min(at.y + 14, window.innerHeight - box.height - 8))}px`;
+  const size = tip.getBoundingClientRect();
+  tip.style.left = `${Math.max(8, at.x + 18 + size.width > window.innerWidth ? at.x - 18 - size.width : at.x + 18)}px`;
+  tip.style.top = `${Math.max(8, Math.min(at.y + 14, window.innerHeight - size.height - 8))}px`;
 }
 
 function unpoint() {
   pointed = null;
   el("tip").hidden = true;
-  for (const c of charts) c.cross.setAttribute("visibility", "hidden");
+  for (const c of charts) c.cross?.setAttribute("visibility", "hidden");
 }
 
 function look(from, to) {
@@ -133,6 +145,7 @@ function look(from, to) {
   view.to = view.from + span;
   unpoint();
   render();
+  if (el("of-time").checked) showAnomalies();
 }
 
 function zoom(factor, around = (view.from + view.to) / 2) {
@@ -143,11 +156,11 @@ function listen() {
   let drag = null;
   const place = (event) => {
     const plot = event.target.closest && event.target.closest(".plot");
-    const c = charts.find((it) => it.plot === plot);
+    const c = charts.find((it) => it.plot === plot && !it.row.hidden);
     if (!c) return null;
-    const box = plot.getBoundingClientRect();
-    const inside = Math.max(0, Math.min(c.width, event.clientX - box.left - c.left));
-    return { c, t: view.from + (inside / c.width) * (view.to - view.from), y: event.clientY - box.top, at: { x: event.clientX, y: event.clientY } };
+    const place = plot.getBoundingClientRect();
+    const inside = Math.max(0, Math.min(c.width, event.clientX - place.left - c.left));
+    return { c, t: view.from + (inside / c.width) * (view.to - view.from), y: event.clientY - place.top, at: { x: event.clientX, y: event.clientY } };
   };
   const panels = el("panels");
   panels.addEventListener("pointermove", (event) => {
@@ -156,7 +169,7 @@ function listen() {
     point(p.c, p.t, p.y, p.at);
     if (!drag) return;
     const [a, b] = [drag.t, p.t].sort((m, n) => m - n);
-    for (const c of charts) {
+    for (const c of charts.filter((it) => !it.row.hidden)) {
       c.dragged.setAttribute("x", c.x(a));
       c.dragged.setAttribute("width", c.x(b) - c.x(a));
       c.dragged.setAttribute("visibility", "visible");
@@ -168,19 +181,20 @@ function listen() {
     const p = drag && place(event);
     const began = drag;
     drag = null;
-    for (const c of charts) c.dragged.setAttribute("visibility", "hidden");
+    for (const c of charts) c.dragged?.setAttribute("visibility", "hidden");
     if (p && Math.abs(p.at.x - began.at.x) > 8) look(Math.min(began.t, p.t), Math.max(began.t, p.t));
   });
   panels.addEventListener("dblclick", () => look(0, data.end));
   panels.addEventListener("keydown", (event) => {
     if (event.target !== panels) return;
     const step = (view.to - view.from) / 100;
-    const chosen = charts.find((c) => c.panel === "p-names") || charts[0];
+    const open = charts.filter((c) => !c.row.hidden);
+    const chosen = open.find((c) => c.panel === "p-names") || open[0];
     const moves = { ArrowLeft: -step, ArrowRight: step, Home: -data.end, End: data.end };
     if (event.key in moves) {
       const t = Math.max(view.from, Math.min(view.to, (pointed ?? (view.from + view.to) / 2) + moves[event.key]));
-      const box = chosen.plot.getBoundingClientRect();
-      point(chosen, t, 30, { x: box.left + chosen.left + chosen.x(t), y: Math.max(60, box.top + 20) });
+      const place = chosen.plot.getBoundingClientRect();
+      point(chosen, t, 30, { x: place.left + chosen.left + chosen.x(t), y: Math.max(60, place.top + 20) });
     } else if (event.key === "+" || event.key === "=") zoom(0.5, pointed ?? undefined);
     else if (event.key === "-") zoom(2, pointed ?? undefined);
     else if (event.key === "0") look(0, data.end);
