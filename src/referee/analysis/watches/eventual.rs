@@ -47,10 +47,15 @@ fn in_order(stream: &Stream, found: &mut Watches) {
 
 /// What stands by all that the watcher was told, against what the nodes show.
 fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
+    let groups = story.ops.iter().filter_map(|op| match op.key() {
+        Key::Group(group) => Some(group),
+        Key::Name(_) | Key::Other => None,
+    });
+    let groups = groups.collect::<BTreeSet<_>>();
     let mut standing: BTreeMap<(&str, bool), BTreeSet<(&str, &str)>> = BTreeMap::new();
     for message in &stream.told {
         match message {
-            Told::Change { changes, .. } => changes.iter().for_each(|change| take_in(&mut standing, change)),
+            Told::Change { changes, .. } => changes.iter().for_each(|change| take_in(&mut standing, &groups, change)),
             // Of what was not told since, nothing is known.
             Told::Resync => standing.clear(),
             Told::Progress { .. } | Told::Resumed => {}
@@ -86,7 +91,11 @@ fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
     }
 }
 
-fn take_in<'a>(standing: &mut BTreeMap<(&'a str, bool), BTreeSet<(&'a str, &'a str)>>, change: &'a Change) {
+fn take_in<'a>(
+    standing: &mut BTreeMap<(&'a str, bool), BTreeSet<(&'a str, &'a str)>>,
+    groups: &BTreeSet<&str>,
+    change: &'a Change,
+) {
     let begins = match change.kind {
         ChangeKind::Registered | ChangeKind::Joined | ChangeKind::Updated | ChangeKind::Shown => true,
         ChangeKind::Ended | ChangeKind::Expired | ChangeKind::Left | ChangeKind::LeftExpired | ChangeKind::Hidden => {
@@ -94,10 +103,8 @@ fn take_in<'a>(standing: &mut BTreeMap<(&'a str, bool), BTreeSet<(&'a str, &'a s
         }
         ChangeKind::LeaseExpired | ChangeKind::Conflict => return,
     };
-    // What is hidden or shown does not say of itself whether it is a name or a membership.
-    let known_group = standing.contains_key(&(change.key.as_str(), true));
-    let shows = matches!(change.kind, ChangeKind::Hidden | ChangeKind::Shown | ChangeKind::Updated);
-    let of_group = change.kind.is_of_group() || (shows && known_group);
+    // What is hidden, shown or updated does not say of itself whether it is a name or a membership.
+    let of_group = change.kind.is_of_group() || groups.contains(change.key.as_str());
     let holders = standing.entry((change.key.as_str(), of_group)).or_default();
     let holder = (change.owner.as_str(), change.token.as_str());
     // Of grants of one owner that stand beside each other one is shown: when that one ends, the next is told as its update.
