@@ -366,7 +366,6 @@ impl Running for Cluster {
 
     async fn fill_disk(&self, node: NodeId) -> anyhow::Result<()> {
         let disk = self.node(node)?.disk().context("it has no disk of its own")?;
-        // For a moment only: a disk in a file is filled at the speed of the disk below it.
         tokio::task::block_in_place(|| disk.fill())
     }
 

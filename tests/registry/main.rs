@@ -2,6 +2,7 @@
 
 #[path = "../server/certificates.rs"]
 mod certificates;
+mod decoders;
 mod gossip;
 mod lease_time;
 mod locked_links;
@@ -14,6 +15,7 @@ mod raft_long;
 mod raft_members;
 mod raft_pinned;
 mod raft_runs;
+mod raft_snapshots;
 mod raft_storage;
 mod raft_watch;
 mod raft_watch_cluster;
