@@ -24,13 +24,22 @@ const CASES_MAX: usize = 20;
 /// Calls of one case.
 const CALLS_MAX: usize = 12;
 /// Promises whose cases are told one by one; of every other one its evidence is.
-const TOLD: [&str; 6] = [
+const TOLD: [&str; 15] = [
     "linearizable-names",
     "linearizable-groups",
     "one-owner",
     "nothing-lost",
     "nothing-resurrected",
     "one-record-per-loser",
+    "one-certain-owner",
+    "tokens-rise",
+    "stale-owners-fenced",
+    "no-early-expiry",
+    "no-late-expiry",
+    "no-member-twice",
+    "watch-exact",
+    "watch-at-least-once",
+    "losers-told",
 ];
 
 #[derive(Serialize)]
