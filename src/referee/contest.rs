@@ -171,10 +171,11 @@ impl Contest {
             (_, Completion::Ok(What::Register { name, result: Some(Registered::Granted { token }), .. })) => {
                 self.tokens.insert(name.clone(), token.clone());
             }
-            (What::KeepAlive { lease, .. }, Completion::Ok(What::KeepAlive { result, .. })) => {
-                if let Some(KeptAlive::Alive { lost, .. }) = result {
-                    self.seen.entry(lease).or_default().extend(lost.iter().map(|record| record.id.clone()));
-                }
+            (
+                What::KeepAlive { lease, .. },
+                Completion::Ok(What::KeepAlive { result: Some(KeptAlive::Alive { lost, .. }), .. }),
+            ) => {
+                self.seen.entry(lease).or_default().extend(lost.iter().map(|record| record.id.clone()));
             }
             (what @ What::CreateLease { .. }, Completion::Fail(_)) => {
                 self.plan_after(node, what, again, planned.until, planned.unknown);

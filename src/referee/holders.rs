@@ -182,7 +182,7 @@ impl Holder {
         let life = self.life.as_mut().expect("asked while it lives");
         life.keeps += 1;
         // Through any node: every third time through another one.
-        let away = life.keeps % 3 == 0 && self.nodes.len() > 1;
+        let away = life.keeps.is_multiple_of(3) && self.nodes.len() > 1;
         let node = match away {
             true => self.nodes[self.chance.random_range(0..self.nodes.len())],
             false => self.home,

@@ -60,15 +60,13 @@ impl Cluster {
         let id = self.node(place)?.id();
         let others = self.others(place);
         ensure!(!others.is_empty(), "no other node runs");
-        let mut at = 0;
         let mut last = String::new();
-        for _ in 0..others.len() * 10 {
-            match others[at % others.len()].remove_node(id, CALL_MAX).await {
+        for other in others.iter().cycle().take(others.len() * 10) {
+            match other.remove_node(id, CALL_MAX).await {
                 Ok(_) => return Ok(()),
                 Err(CommandError::NotApplied(Cause::Rejected { code: Code::NotFound, .. })) => return Ok(()),
                 Err(why) => last = cause(why),
             }
-            at += 1;
             sleep(POLL_PERIOD).await;
         }
         bail!("node {id} could not be removed: {last}")

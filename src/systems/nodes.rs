@@ -25,7 +25,7 @@ use crate::referee::history::{Conflict, View};
 use crate::referee::schedule::Harm;
 use crate::referee::situation::Links;
 use crate::registry::Consistency;
-use crate::wire::cluster::{FaultsBody, LinkFaultBody, PeerFaultsBody};
+use crate::wire::cluster::{FaultsBody, LinkFaultBody};
 
 /// How often a cluster is started anew when a port was taken in the moment between.
 const STARTS_MAX: usize = 3;
@@ -241,7 +241,7 @@ impl Cluster {
         links.cut.iter().for_each(|link| outgoing(*link, &|fault| fault.drop = true));
         for (from, to) in &links.cut {
             let peers = &mut all.entry(*to).or_default().peers;
-            peers.entry(id(*from)).or_insert_with(PeerFaultsBody::default).incoming.drop = true;
+            peers.entry(id(*from)).or_default().incoming.drop = true;
         }
         all
     }

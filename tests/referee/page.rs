@@ -308,7 +308,7 @@ fn repeated(set: &mut RunSet, times: u64) {
                 }
             }
             // The last word on conflicts comes at the end; four of five looks are left out, which are most of the events.
-            let looks = |event: &Event| matches!(event.what, What::View(_)) && event.index % 5 != 0;
+            let looks = |event: &Event| matches!(event.what, What::View(_)) && !event.index.is_multiple_of(5);
             run.events.extend(again.events.iter().filter(|event| !looks(event)).cloned());
         }
         run.events.iter_mut().enumerate().for_each(|(at, event)| event.index = at as u64);

@@ -199,7 +199,7 @@ impl Faults {
         let stopped = |node: NodeId| lasting.iter().any(|fault| fault.stops_node(node));
         let open = |from: NodeId, to: NodeId| {
             let cut = |fault: &&Fault| fault.cut.contains(&(from, to)) || fault.cut.contains(&(to, from));
-            from == to || (!stopped(to) && !lasting.iter().any(|fault| cut(&fault)))
+            from == to || (!stopped(to) && !lasting.iter().any(cut))
         };
         let reached = |node: NodeId| nodes.iter().filter(|peer| open(node, **peer)).count();
         nodes.iter().copied().filter(|node| !stopped(*node) && reached(*node) * 2 > nodes.len()).collect()

@@ -64,7 +64,7 @@ fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
     for ((key, of_group), holders) in standing {
         let last_change = story.final_from(if of_group { Key::Group(key) } else { Key::Name(key) });
         // What changed after it was said to have caught up may be told later than anybody looked.
-        if !last_change.is_some_and(|at| stream.told_until().is_some_and(|until| at < until)) {
+        if last_change.is_none_or(|at| stream.told_until().is_none_or(|until| at >= until)) {
             continue;
         }
         let owners = holders.iter().map(|(owner, _)| *owner).collect::<BTreeSet<_>>();
