@@ -45,10 +45,11 @@ async fn answers_find_their_requests_in_whatever_order_they_come() {
     let (one, two) = (links(1).await, links(2).await);
     let echo = |_: u64, bytes: &[u8]| {
         let (text, pause) = (Bytes::copy_from_slice(bytes), 10 * bytes.len() as u64);
-        (bytes != b"bad").then(|| async move {
+        let answer = async move {
             sleep(Duration::from_millis(pause)).await;
             text
-        })
+        };
+        (bytes != b"bad").then_some(answer)
     };
     tokio::spawn(asking::serve(two.accept(Purpose::Forward), echo));
     let dial = async || one.dial(2, &two.local_addr().to_string(), Purpose::Forward).await.unwrap();

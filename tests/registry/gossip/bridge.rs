@@ -86,8 +86,8 @@ fn a9_one_call_for_many_leases_is_one_message_to_each_keeper() {
     };
     let later = world.with(5, |core, now, effects| {
         let mut own = Effects::new();
-        for at in 0..40 {
-            let keep = KeepAlive { leases: vec![leases[at].clone()], ..KeepAlive::default() };
+        for lease in leases.iter().take(40) {
+            let keep = KeepAlive { leases: vec![lease.clone()], ..KeepAlive::default() };
             core.keep_alive(&keep, now, &mut own);
         }
         let few = std::mem::take(&mut own);
