@@ -2,7 +2,7 @@
 //!
 //! Only what numbered clients did counts; what observers saw of single nodes is no part of what is promised. A call of unknown outcome
 //! is open, a failed one is left out, reads without an answer too. Where a lease ends, calls of nobody's say so
-//! ([`lease_ends`](super::lease_ends)).
+//! ([`lease_ends`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
