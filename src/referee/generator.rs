@@ -10,7 +10,7 @@ use rand::seq::IteratorRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::client::{Abilities, Completion};
-use super::history::{Joined, What};
+use super::history::{Joined, Key, What};
 
 /// Names in the pool at a time.
 const NAMES: usize = 12;
@@ -91,20 +91,20 @@ impl Generator {
             (names, _) => names,
         };
         let what = if about_name { self.name_call() } else { self.group_call() };
-        match key_of(&what) {
-            Some(Key::Name(name)) => self.names_used.insert(name.to_owned()),
-            Some(Key::Group(group)) => self.groups_used.insert(group.to_owned()),
-            None => false,
+        match what.key() {
+            Key::Name(name) => self.names_used.insert(name.to_owned()),
+            Key::Group(group) => self.groups_used.insert(group.to_owned()),
+            Key::Other => false,
         };
         what
     }
 
     /// What became of a call.
     pub fn learn(&mut self, what: &What, completion: &Completion) {
-        let (pool, key) = match key_of(what) {
-            Some(Key::Name(name)) => (&mut self.names, name),
-            Some(Key::Group(group)) => (&mut self.groups, group),
-            None => return,
+        let (pool, key) = match what.key() {
+            Key::Name(name) => (&mut self.names, name),
+            Key::Group(group) => (&mut self.groups, group),
+            Key::Other => return,
         };
         // Those that have retired are forgotten.
         let Some(live) = pool.iter_mut().find(|live| live.key == key) else { return };
@@ -218,32 +218,6 @@ enum Pool {
     Groups,
 }
 
-/// What a call is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Key<'a> {
-    Name(&'a str),
-    Group(&'a str),
-}
-
-fn key_of(what: &What) -> Option<Key<'_>> {
-    match what {
-        What::Register { name, .. }
-        | What::Renew { name, .. }
-        | What::Unregister { name, .. }
-        | What::Whereis { name, .. } => Some(Key::Name(name)),
-        What::Join { group, .. } | What::Leave { group, .. } | What::Members { group, .. } => Some(Key::Group(group)),
-        What::CreateLease { .. }
-        | What::KeepAlive { .. }
-        | What::Revoke { .. }
-        | What::GuardedWrite { .. }
-        | What::Watched(_)
-        | What::Fault(_)
-        | What::Probe { .. }
-        | What::View(_)
-        | What::Conflicts { .. } => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,7 +251,7 @@ mod tests {
     #[test]
     fn what_a_system_cannot_do_is_not_asked_of_it() {
         let mut generator = Generator::new(7, Abilities::NAMES);
-        assert!((0..1_000).all(|_| matches!(key_of(&generator.next_call()), Some(Key::Name(_)))));
+        assert!((0..1_000).all(|_| matches!(generator.next_call().key(), Key::Name(_))));
     }
 
     #[test]
@@ -308,7 +282,7 @@ mod tests {
         let (calls, generator) = run(5, 3_000, |_| Completion::Info("timeout".to_owned()));
         let mut per_name = BTreeMap::new();
         for what in &calls {
-            if let Some(Key::Name(name)) = key_of(what) {
+            if let Key::Name(name) = what.key() {
                 *per_name.entry(name).or_insert(0) += 1;
             }
         }
@@ -323,7 +297,7 @@ mod tests {
         let mut open = BTreeMap::new();
         for _ in 0..1_000 {
             let what = generator.next_call();
-            *open.entry(format!("{:?}", key_of(&what))).or_insert(0) += 1;
+            *open.entry(format!("{:?}", what.key())).or_insert(0) += 1;
         }
         assert!(open.values().all(|calls| *calls <= OPEN_MAX), "{open:?}");
     }

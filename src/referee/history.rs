@@ -196,7 +196,35 @@ pub enum What {
     Conflicts { records: Vec<Conflict> },
 }
 
+/// What a call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key<'a> {
+    Name(&'a str),
+    Group(&'a str),
+    Other,
+}
+
 impl What {
+    /// What it is about: a name or a group.
+    pub fn key(&self) -> Key<'_> {
+        match self {
+            What::Register { name, .. }
+            | What::Renew { name, .. }
+            | What::Unregister { name, .. }
+            | What::Whereis { name, .. } => Key::Name(name),
+            What::Join { group, .. } | What::Leave { group, .. } | What::Members { group, .. } => Key::Group(group),
+            What::CreateLease { .. }
+            | What::KeepAlive { .. }
+            | What::Revoke { .. }
+            | What::GuardedWrite { .. }
+            | What::Watched(_)
+            | What::Fault(_)
+            | What::Probe { .. }
+            | What::View(_)
+            | What::Conflicts { .. } => Key::Other,
+        }
+    }
+
     /// Whether it asks and changes nothing: without an answer it is certain that it had no effect.
     pub fn is_read(&self) -> bool {
         match self {

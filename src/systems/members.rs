@@ -31,7 +31,7 @@ impl Cluster {
 
     /// Callers of every node that runs, but for one.
     fn others(&self, but: NodeId) -> Vec<Arc<Caller>> {
-        let others = self.nodes.iter().filter(|(place, node)| **place != but && node.runs());
+        let others = self.nodes.iter().filter(|(place, node)| **place != but && node.process.runs());
         others.map(|(_, node)| node.caller.clone()).collect()
     }
 
@@ -75,20 +75,20 @@ impl Cluster {
     /// The caller's patience bounds it.
     pub(super) async fn replace_member(&self, place: NodeId) -> anyhow::Result<()> {
         let node = self.node(place)?;
-        if node.runs() {
-            node.kill()?;
+        if node.process.runs() {
+            node.process.kill()?;
         }
         while let Err(why) = self.remove_member(place).await {
             tracing::info!("{why:#}");
             sleep(POLL_PERIOD).await;
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let by = self.nodes.iter().find(|(other, node)| **other != place && node.runs());
+        let by = self.nodes.iter().find(|(other, node)| **other != place && node.process.runs());
         let Some((_, by)) = by else { bail!("no other node runs") };
         node.succeed(id, format!("http://{}", by.http))?;
         node.spawn(&self.nursery, &self.ground)?;
         loop {
-            node.lives()?;
+            node.process.lives()?;
             if self.has_entered(node.id(), &node.caller).await && self.serves(place).await {
                 return Ok(());
             }

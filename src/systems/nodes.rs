@@ -195,7 +195,7 @@ impl Cluster {
         let deadline = Instant::now() + START_MAX;
         for (id, node) in &self.nodes {
             loop {
-                node.lives()?;
+                node.process.lives()?;
                 match ready(node).await {
                     Ok(()) => break,
                     Err(why) if Instant::now() >= deadline => {
@@ -221,7 +221,7 @@ impl Cluster {
         F: Future<Output = T> + Send + 'static,
     {
         let mut tasks = JoinSet::new();
-        for (id, node) in self.nodes.iter().filter(|(_, node)| node.runs()) {
+        for (id, node) in self.nodes.iter().filter(|(_, node)| node.process.runs()) {
             let (id, asked) = (*id, ask(*id, node.caller.clone()));
             tasks.spawn(async move { (id, asked.await) });
         }
@@ -320,18 +320,18 @@ impl Running for Cluster {
     }
 
     fn runs(&self, node: NodeId) -> bool {
-        self.node(node).is_ok_and(Node::runs)
+        self.node(node).is_ok_and(|node| node.process.runs())
     }
 
     async fn kill(&self, node: NodeId) -> anyhow::Result<()> {
-        self.node(node)?.kill()
+        self.node(node)?.process.kill()
     }
 
     async fn restart(&self, id: NodeId) -> anyhow::Result<()> {
         let node = self.node(id)?;
         node.spawn(&self.nursery, &self.ground)?;
         loop {
-            node.lives()?;
+            node.process.lives()?;
             if self.serves(id).await {
                 return Ok(());
             }
@@ -340,11 +340,11 @@ impl Running for Cluster {
     }
 
     async fn pause(&self, node: NodeId) -> anyhow::Result<()> {
-        self.node(node)?.pause()
+        self.node(node)?.process.pause()
     }
 
     async fn resume(&self, node: NodeId) -> anyhow::Result<()> {
-        self.node(node)?.resume()
+        self.node(node)?.process.resume()
     }
 
     async fn transfer(&self, to: NodeId) -> anyhow::Result<()> {
@@ -371,11 +371,11 @@ impl Running for Cluster {
 
     async fn empty_disk(&self, node: NodeId) -> anyhow::Result<String> {
         let node = self.node(node)?;
-        let said = match node.lives() {
+        let said = match node.process.lives() {
             Err(why) => format!("{why:#}"),
             Ok(()) => "it went on without room".to_owned(),
         };
-        node.kill()?;
+        node.process.kill()?;
         node.disk().context("it has no disk of its own")?.empty()?;
         Ok(said)
     }
@@ -386,8 +386,8 @@ impl Running for Cluster {
         node.spawn(&self.nursery, &self.ground)?;
         // The caller's patience bounds it.
         loop {
-            if node.lives().is_err() {
-                return Ok(Corrupted::Refused(format!("{what}; it said: {}", node.last_line())));
+            if node.process.lives().is_err() {
+                return Ok(Corrupted::Refused(format!("{what}; it said: {}", node.process.last_line())));
             }
             if self.serves(place).await {
                 return Ok(Corrupted::Runs(format!("{what}; it serves nevertheless")));
@@ -420,7 +420,7 @@ impl Running for Cluster {
     }
 
     async fn stop(self: Box<Self>) -> anyhow::Result<()> {
-        let mut running = self.nodes.values().filter_map(Node::take_child).collect::<Vec<_>>();
+        let mut running = self.nodes.values().filter_map(|node| node.process.take()).collect::<Vec<_>>();
         // Waits for processes, so not on a thread that drives other tasks.
         let in_time = tokio::task::spawn_blocking(move || children::end(&mut running, STOP_MAX)).await?;
         if !in_time {

@@ -51,7 +51,7 @@ impl Process {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts it; `prepare` says where and as whom.
+    /// Starts it; `prepare` says where and as whom, and what it is told this time beside the line.
     pub fn start(&self, nursery: &Nursery, prepare: impl FnOnce(&mut Command)) -> anyhow::Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(&self.line.log);
         let log = log.with_context(|| format!("cannot write {}", self.line.log.display()))?;
@@ -105,6 +105,21 @@ impl Process {
             }
             None => bail!("it does not run"),
         }
+    }
+
+    /// The process id; Err if it does not run.
+    pub fn id(&self) -> anyhow::Result<u32> {
+        self.child().as_ref().map(Child::id).context("it does not run")
+    }
+
+    /// What it said last.
+    pub fn last_line(&self) -> String {
+        last_line(&self.line.log)
+    }
+
+    /// The child, from now on the caller's; None: it does not run.
+    pub fn take(&self) -> Option<Child> {
+        self.child().take()
     }
 
     /// SIGKILL, and its end awaited.

@@ -3,13 +3,13 @@
 //! Views are taken one after another while clients write. So a name or group counts in a comparison only if no client wrote to it
 //! for a while before the oldest of the views compared: what still differs then is no matter of milliseconds.
 
+use crate::referee::history::Key;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::faults::{Fault, Span, ms, ns};
-use super::ops::Key;
 use super::story::Story;
 use super::views::Seen;
 use crate::model::ident::NodeId;

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::faults::{ms, ns};
 use super::grants::Grant;
-use super::ops::{Key, Op};
+use super::ops::Op;
 use super::story::Story;
-use crate::referee::history::{Kind, Registered, What};
+use crate::referee::history::{Key, Kind, Registered, What};
 use crate::referee::leases::Lease;
 use crate::referee::watched::{ChangeKind, Watched};
 

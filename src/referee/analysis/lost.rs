@@ -1,10 +1,10 @@
 //! What was acknowledged and is gone, and what was ended and is back.
 
+use crate::referee::history::Key;
 use serde::Serialize;
 
 use super::faults::{ms, ns};
 use super::grants::{Ending, Grant, Grants};
-use super::ops::Key;
 use super::story::Story;
 use super::survival::{self, Spread};
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::model::ident::NodeId;
-use crate::referee::history::{Event, KeptAlive, Kind, LeaseMade, Process, Registered, Side, Unregistered, What};
+use crate::referee::history::{Event, KeptAlive, Key, Kind, LeaseMade, Process, Registered, Side, Unregistered, What};
 
 /// One call of a client, from its invocation to what became of it.
 #[derive(Clone, Copy, Debug)]
@@ -141,22 +141,7 @@ impl<'a> Op<'a> {
 
     /// What it is about: a name or a group.
     pub fn key(&self) -> Key<'a> {
-        match self.what {
-            What::Register { name, .. }
-            | What::Renew { name, .. }
-            | What::Unregister { name, .. }
-            | What::Whereis { name, .. } => Key::Name(name),
-            What::Join { group, .. } | What::Leave { group, .. } | What::Members { group, .. } => Key::Group(group),
-            What::CreateLease { .. }
-            | What::KeepAlive { .. }
-            | What::Revoke { .. }
-            | What::GuardedWrite { .. }
-            | What::Watched(_)
-            | What::Fault(_)
-            | What::Probe { .. }
-            | What::View(_)
-            | What::Conflicts { .. } => Key::Other,
-        }
+        self.what.key()
     }
 
     /// One line for a person.
@@ -260,13 +245,6 @@ fn ended_as(result: &Option<Unregistered>) -> &'static str {
         Some(Unregistered::Never) => ": no such token",
         None => "",
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Key<'a> {
-    Name(&'a str),
-    Group(&'a str),
-    Other,
 }
 
 /// The word that a history file has for it.

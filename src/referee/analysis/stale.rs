@@ -9,7 +9,7 @@ use super::grants::{Ending, Grant, Grants};
 use super::ops::Op;
 use super::story::Story;
 use crate::model::ident::NodeId;
-use crate::referee::history::What;
+use crate::referee::history::{Key, What};
 
 /// Stale reads that are listed one by one.
 const SHOWN_MAX: usize = 20;
@@ -69,8 +69,8 @@ pub fn find(story: &Story) -> StaleReads {
         ages.push(age);
         found.list.push(StaleRead {
             key: match op.key() {
-                super::ops::Key::Name(key) | super::ops::Key::Group(key) => key.to_owned(),
-                super::ops::Key::Other => String::new(),
+                Key::Name(key) | Key::Group(key) => key.to_owned(),
+                Key::Other => String::new(),
             },
             process: op.process,
             node: op.node,

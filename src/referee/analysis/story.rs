@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::faults::Faults;
 use super::grants::{self, Grant, Grants};
-use super::ops::{self, Key, Op};
+use super::ops::{self, Op};
 use super::views::{self, Seen, Told};
 use crate::model::ident::NodeId;
-use crate::referee::history::{Found, What};
+use crate::referee::history::{Found, Key, What};
 use crate::referee::leases::{self, Leases};
 use crate::referee::report::data::Run;
 

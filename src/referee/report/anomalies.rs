@@ -14,10 +14,10 @@ use crate::referee::analysis::faults::ms;
 use crate::referee::analysis::grants::Grants;
 use crate::referee::analysis::linearizable::CounterExample;
 use crate::referee::analysis::lost::Case;
-use crate::referee::analysis::ops::{Key, Op};
+use crate::referee::analysis::ops::Op;
 use crate::referee::analysis::story::Story;
 use crate::referee::analysis::verdict::{Promise, Verdict};
-use crate::referee::history::{Event, Kind, Process};
+use crate::referee::history::{Event, Key, Kind, Process};
 
 /// Cases listed per system and kind.
 const CASES_MAX: usize = 20;

@@ -1,5 +1,6 @@
 //! The name timeline, as data: for each name, who each node showed as its owner, who believed it of themselves, and how surely.
 
+use crate::referee::history::Key;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -10,7 +11,7 @@ use crate::referee::analysis::Findings;
 use crate::referee::analysis::duplicates::{hold_of, withdrawn_at};
 use crate::referee::analysis::faults::ms;
 use crate::referee::analysis::grants::{Grant, Silent};
-use crate::referee::analysis::ops::{Key, Op, Outcome};
+use crate::referee::analysis::ops::{Op, Outcome};
 use crate::referee::analysis::story::Story;
 
 /// Names that a page can hold, the most telling first.

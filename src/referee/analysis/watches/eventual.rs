@@ -3,10 +3,10 @@
 //! Which operation ended a grant may differ from node to node (two can have done so at once), and so not every operation is told by
 //! every node. But what stands at the end cannot be right if something was never told.
 
+use crate::referee::history::Key;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Watches;
-use crate::referee::analysis::ops::Key;
 use crate::referee::analysis::story::Story;
 use crate::referee::analysis::streams::{Stream, Told};
 use crate::referee::watched::{Change, ChangeKind, ChangeRevision};
