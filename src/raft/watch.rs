@@ -64,9 +64,7 @@ impl Watches {
     pub fn from_state(&self, table: Table, filter: Filter, initial: bool) -> RaftWatch {
         let next = table.revision() + 1;
         let stage = if initial { Stage::State(Box::new(StatePages::new(table, &filter))) } else { Stage::Changes };
-        // Where it begins is told at once: a reader that is cut off before anything changes can go on from there.
-        let progress_due = if initial { self.progress_period } else { Duration::ZERO };
-        self.watch(filter, next, stage, progress_due)
+        self.watch(filter, next, stage)
     }
 
     /// What changes after this revision, or the oldest revision after which all is known.
@@ -76,12 +74,12 @@ impl Watches {
         if next < first {
             return Err(WatchFailure::Compacted { oldest: Revision::Cp(first - 1) });
         }
-        Ok(self.watch(filter, next, Stage::Changes, self.progress_period))
+        Ok(self.watch(filter, next, Stage::Changes))
     }
 
     /// What changes after this revision. If that is gone, the first message says so.
     pub fn resume(&self, revision: u64, filter: Filter) -> RaftWatch {
-        self.after(revision, filter.clone()).unwrap_or_else(|_| self.watch(filter, 0, Stage::Lost, Duration::ZERO))
+        self.after(revision, filter.clone()).unwrap_or_else(|_| self.watch(filter, 0, Stage::Lost))
     }
 
     /// The number that the next event will have.
@@ -89,7 +87,7 @@ impl Watches {
         self.feed.bounds().1
     }
 
-    fn watch(&self, filter: Filter, next: u64, stage: Stage, progress_due: Duration) -> RaftWatch {
+    fn watch(&self, filter: Filter, next: u64, stage: Stage) -> RaftWatch {
         RaftWatch {
             feed: self.feed.clone(),
             published: self.feed.subscribe(),
@@ -98,7 +96,9 @@ impl Watches {
             next,
             taken: VecDeque::new(),
             stage,
-            progress_at: Instant::now() + progress_due,
+            // Where it begins is told at once: a reader that is cut off before anything changes can go on from there, and whether
+            // this node is in touch with a majority is worth knowing before all else.
+            progress_at: Instant::now(),
             progress_period: self.progress_period,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::client::Watcher;
 use super::scene::Scene;
@@ -21,8 +21,8 @@ const PAUSE: Duration = Duration::from_millis(400);
 const SLOWNESS: Duration = Duration::from_millis(10);
 /// After the last call nothing new may come for so long until a watcher has been told all.
 const QUIET: Duration = Duration::from_millis(700);
-/// How long that may take.
-const CATCH_UP_MAX: Duration = Duration::from_secs(6);
+/// How long that may take. A node of `ap` that lacks what a position covers says nothing for five seconds before it says that it has gone.
+const CATCH_UP_MAX: Duration = Duration::from_secs(9);
 
 /// One watcher, by what sets it apart.
 #[derive(Clone, Debug)]
@@ -52,24 +52,31 @@ pub async fn follow(scene: Arc<Scene>, habits: Habits, mut finish: watch::Receiv
     let mut at = Place { node: habits.node, position: None };
     while !*finish.borrow_and_update() {
         let Some(mut stream) = begin(&scene, &habits, &at).await else {
-            at.node = next_up(&scene, at.node);
+            at.node = next_of(&scene.up(), at.node);
             sleep(PAUSE).await;
             continue;
         };
         let until = Instant::now() + STAY;
+        let mut said = false;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
+            // A stream that has said nothing yet may be about to say that the position is gone: everywhere else it would be the same.
+            let until = if said { until } else { until + STAY };
             tokio::select! {
                 // Without a position there is no going on elsewhere.
-                () = sleep(left), if at.position.is_some() => break,
+                () = sleep_until(until.into()), if at.position.is_some() => break,
                 _ = finish.changed() => break,
-                told = stream.next() => if !take_in(&scene, &habits, &mut at, told) { break },
+                told = stream.next() => {
+                    said = true;
+                    if !take_in(&scene, &habits, &mut at, told) {
+                        break;
+                    }
+                }
             }
             if habits.slow {
                 sleep(SLOWNESS).await;
             }
         }
-        at.node = next_up(&scene, at.node);
+        at.node = next_of(&scene.up(), at.node);
         sleep(PAUSE).await;
     }
     catch_up(&scene, &habits, &mut at).await;
@@ -80,18 +87,26 @@ struct Place {
     position: Option<String>,
 }
 
-/// At the end: one stream more, at a node that is up, until it has nothing more to tell.
+/// At the end: one stream more, at a node of the core, until it has nothing more to tell. What is still cut off cannot be told the rest.
 async fn catch_up(scene: &Scene, habits: &Habits, at: &mut Place) {
     let until = Instant::now() + CATCH_UP_MAX;
+    let core = scene.core();
+    if !core.contains(&at.node) {
+        at.node = next_of(&core, at.node);
+    }
     while Instant::now() < until {
         if let Some(mut stream) = begin(scene, habits, at).await {
+            // The first word says that the stream has come to its position: until then quiet means nothing.
+            let mut quiet = CATCH_UP_MAX;
             loop {
-                match timeout(QUIET, stream.next()).await {
+                match timeout(quiet, stream.next()).await {
                     Ok(told) => {
+                        quiet = QUIET;
                         if !take_in(scene, habits, at, told) {
                             break;
                         }
                     }
+                    Err(_) if quiet > QUIET => return,
                     Err(_) => {
                         scene.recorder.watched(habits.id, at.node, Watched::CaughtUp);
                         return;
@@ -102,7 +117,7 @@ async fn catch_up(scene: &Scene, habits: &Habits, at: &mut Place) {
                 }
             }
         }
-        at.node = next_up(scene, at.node);
+        at.node = next_of(&core, at.node);
         sleep(PAUSE).await;
     }
 }
@@ -138,7 +153,6 @@ fn take_in(scene: &Scene, habits: &Habits, at: &mut Place, told: Option<(Watched
     goes_on
 }
 
-fn next_up(scene: &Scene, after: NodeId) -> NodeId {
-    let up = scene.up();
-    up.iter().copied().find(|node| *node > after).or(up.first().copied()).unwrap_or(after)
+fn next_of(nodes: &[NodeId], after: NodeId) -> NodeId {
+    nodes.iter().copied().find(|node| *node > after).or(nodes.first().copied()).unwrap_or(after)
 }

@@ -184,6 +184,39 @@ fn without_one_order_what_is_never_told_or_told_before_its_turn_convicts() {
     assert_eq!(ap(gossiped(&turned)).watches.disordered.len(), 1);
 }
 
+/// `a` and `b` joined `g`, the watcher's position went, and `c` joined.
+fn after_a_resync(told: &[Watched], shown: &[&str]) -> Vec<String> {
+    let mut log = Log::default();
+    log.ok(0, 1, Whole, 1_500.0, 1_505.0, join("g", "a", "1.1.a.1"));
+    log.ok(1, 2, Whole, 1_500.0, 1_505.0, join("g", "b", "1.2.b.1"));
+    log.ok(1, 2, Whole, 1_700.0, 1_705.0, join("g", "c", "2.2.b.2"));
+    log.told(0, 0.0, begun(None));
+    for (at, told) in told.iter().enumerate() {
+        log.told(0, 1_800.0 + at as f64, told.clone());
+    }
+    log.told(0, 5_000.0, Watched::CaughtUp);
+    for node in 1..=5 {
+        log.full_view(node, 6_000.0 + node as f64, &[], &[("g", shown)]);
+    }
+    ap(log).watches.wrong_at_end
+}
+
+#[test]
+fn without_one_order_what_a_lost_position_hid_may_be_so_and_what_was_told_after_it_must() {
+    let here = |member: &str| change(ChangeKind::Joined, "g", member, "t");
+    let joined = operation("2.b", 2, here("c"));
+    let left = operation("2.b", 3, change(ChangeKind::Left, "g", "b", "t"));
+    let none = Vec::<String>::new();
+    let unfinished = [Watched::Resync, joined.clone()];
+    assert_eq!(after_a_resync(&unfinished, &["a", "b", "c"]), none);
+    assert_eq!(after_a_resync(&unfinished, &["a", "b"]).len(), 1, "it was told of c");
+    assert_eq!(after_a_resync(&[Watched::Resync, joined.clone(), left], &["a", "b", "c"]).len(), 1, "b had left");
+    let state = Watched::Change { revision: ChangeRevision::Local, changes: vec![here("a"), here("b")] };
+    let whole = [Watched::Resync, state, Watched::Progress { revision: None }, joined];
+    assert_eq!(after_a_resync(&whole, &["a", "b", "c"]), none);
+    assert_eq!(after_a_resync(&whole, &["a", "b", "c", "d"]).len(), 1, "all that there was, and no d");
+}
+
 #[test]
 fn watches_that_nobody_resumed_prove_nothing() {
     let mut log = Log::default();

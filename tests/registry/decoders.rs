@@ -12,8 +12,9 @@ use quorate::gossip::message::Message;
 use quorate::gossip::operation::{Operation, Reason, Stamp};
 use quorate::gossip::passing::{Asked, Passed};
 use quorate::model::command::{Action, Command, Condition};
-use quorate::model::ident::Meta;
+use quorate::model::ident::{LeaseId, Meta};
 use quorate::model::step::Step;
+use quorate::model::table::{News, Table};
 use quorate::model::time::UnixMillis;
 use quorate::net::frame;
 use quorate::raft::rpc::{self, Small};
@@ -149,6 +150,32 @@ fn no_decoder_of_messages_and_log_entries_takes_more_memory_than_the_bytes_that_
         black_box(Proposal::from_bytes(Bytes::copy_from_slice(bytes)).decode().is_ok());
     };
     assert_eq!(greed(&steps, decode), None, "log entries");
+
+    let decode = |bytes: &[u8]| {
+        black_box(postcard::from_bytes::<Table>(bytes).is_ok());
+    };
+    assert_eq!(greed(&tables(), decode), None, "snapshots");
+}
+
+/// Names, groups, leases with what is bound to them, and leases that have ended.
+fn tables() -> Vec<Vec<u8>> {
+    let mut table = Table::default();
+    let mut take = |action| {
+        let command = Command { action, node: 1, at: UnixMillis(7) };
+        table.take(&Step::Command(command), &mut News::default());
+    };
+    for at in 0..20 {
+        let lease: LeaseId = format!("lease-{at}").parse().unwrap();
+        take(Action::CreateLease { lease: Some(lease.clone()), ttl_ms: 5_000, credential: None });
+        let (name, owner, meta) = (format!("name-{at}").parse().unwrap(), "owner".parse().unwrap(), Meta::empty());
+        take(Action::Register { name, owner, meta, lease: Some(lease.clone()), condition: Condition::Free });
+        let (group, member) = ("group".parse().unwrap(), format!("member-{at}").parse().unwrap());
+        take(Action::Join { group, member, meta: Meta::empty(), lease: Some(lease.clone()) });
+        if at % 2 == 0 {
+            take(Action::RevokeLease { lease, by: None });
+        }
+    }
+    vec![postcard::to_allocvec(&table).unwrap()]
 }
 
 #[test]

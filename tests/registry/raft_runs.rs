@@ -233,6 +233,7 @@ async fn a_list_and_the_watch_from_its_first_pages_revision_make_the_state() {
     let watch = Watch { filter: Filter::default(), from, initial: false };
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut watch = cluster.nodes[&2].registry.watch(watch, deadline).await.unwrap();
+    assert!(matches!(watch.next().await.unwrap().told, Told::Progress { .. }), "where it begins");
     let mut state = state.into_keys().collect::<BTreeSet<_>>();
     for due in first.unwrap() + 1..=last {
         let message = watch.next().await.unwrap();

@@ -49,6 +49,14 @@ fn tens() -> Filter {
     Filter { names: vec!["ten".parse().unwrap()], ..Filter::default() }
 }
 
+/// Goes on after that position; the first message says where that is.
+async fn after(watches: &Watches, position: u64, filter: Filter) -> RaftWatch {
+    let mut watch = watches.after(position, filter).unwrap();
+    let told = Told::Progress { quorum: Some(true) };
+    assert_eq!(watch.next().await, Some(WatchMessage { told, position: Some(Revision::Cp(position)) }));
+    watch
+}
+
 fn is_pending(watch: &mut RaftWatch) -> bool {
     watch.next().now_or_never().is_none()
 }
@@ -68,7 +76,7 @@ async fn revisions(watch: &mut RaftWatch, count: usize) -> Vec<u64> {
 #[tokio::test]
 async fn every_revision_after_the_position_is_told_once_and_in_order() {
     let (watches, _pulse) = node(1000, 5000);
-    let mut watch = watches.after(300, Filter::default()).unwrap();
+    let mut watch = after(&watches, 300, Filter::default()).await;
     assert_eq!(revisions(&mut watch, 700).await, (301..=1000).collect::<Vec<_>>());
     assert!(is_pending(&mut watch));
     publish(&watches, 1001..=1001);
@@ -100,7 +108,8 @@ async fn a_position_moves_on_although_nothing_that_is_wanted_came() {
 #[tokio::test]
 async fn a_long_unwanted_stretch_is_passed_over_to_its_end() {
     let (watches, _pulse) = node(9_999, 20_000);
-    let mut watch = watches.after(0, Filter { names: vec!["last".parse().unwrap()], ..Filter::default() }).unwrap();
+    let last = Filter { names: vec!["last".parse().unwrap()], ..Filter::default() };
+    let mut watch = after(&watches, 0, last).await;
     watches.feed.append([event(10_000, "last")]);
     watches.feed.publish();
     assert_eq!(revisions(&mut watch, 1).await, [10_000]);
@@ -109,7 +118,7 @@ async fn a_long_unwanted_stretch_is_passed_over_to_its_end() {
 #[tokio::test]
 async fn a_reader_that_was_passed_by_is_told_so_and_nothing_else() {
     let (watches, _pulse) = node(100, 50);
-    let mut watch = watches.after(60, Filter::default()).unwrap();
+    let mut watch = after(&watches, 60, Filter::default()).await;
     assert_eq!(revisions(&mut watch, 1).await, [61]);
     publish(&watches, 101..=300);
     // What it had taken already is still in order; the next is not there any more.
@@ -135,7 +144,7 @@ async fn a_position_that_is_gone_is_refused_or_told() {
 #[tokio::test]
 async fn a_state_that_was_replaced_is_told_and_followed() {
     let (watches, _pulse) = node(100, 50);
-    let mut behind = watches.after(80, Filter::default()).unwrap();
+    let mut behind = after(&watches, 80, Filter::default()).await;
     watches.feed.restart(501);
     let message = behind.next().await.unwrap();
     assert_eq!(message, WatchMessage { told: Told::Resync, position: Some(Revision::Cp(500)) });
@@ -146,7 +155,7 @@ async fn a_state_that_was_replaced_is_told_and_followed() {
 #[tokio::test]
 async fn what_is_not_published_is_not_told() {
     let (watches, _pulse) = node(1, 50);
-    let mut watch = watches.after(1, Filter::default()).unwrap();
+    let mut watch = after(&watches, 1, Filter::default()).await;
     watches.feed.append([event(2, "early")]);
     assert!(is_pending(&mut watch));
     watches.feed.publish();

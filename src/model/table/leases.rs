@@ -25,16 +25,22 @@ const AGES_KEPT_MAX: usize = 1_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Leases {
+    #[serde(deserialize_with = "super::decode::map")]
     live: OrdMap<LeaseId, Lease>,
+    #[serde(deserialize_with = "super::decode::map")]
     ids: OrdMap<u64, LeaseId>,
     /// The number of the lease first. No key at all is less than any key: where a lease's own begin. It is never in the set.
+    #[serde(deserialize_with = "super::decode::set")]
     bound: OrdSet<(u64, Option<Key>)>,
+    #[serde(deserialize_with = "super::decode::map")]
     ended: OrdMap<LeaseId, u64>,
     /// The same in the order in which they ended, by the revision.
+    #[serde(deserialize_with = "super::decode::map")]
     ended_at: OrdMap<u64, LeaseId>,
     /// The leadership whose steps are being applied.
     leadership: u64,
     /// For how long past leaderships, and this one, have seen leases that nobody kept alive; those of no time are left out.
+    #[serde(deserialize_with = "super::decode::map")]
     ages: OrdMap<u64, u64>,
 }
 

@@ -16,6 +16,7 @@ pub const LOST_PER_LEASE_MAX: usize = 100;
 /// Records of grants that were taken or handed over while their lease lived.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lost {
+    #[serde(deserialize_with = "super::decode::map")]
     records: OrdMap<LostKey, ConflictRecord>,
 }
 

@@ -7,6 +7,7 @@
 //! A clone is O(1) and shares structure, so that a snapshot is a clone and readers never wait for a writer.
 
 mod ask;
+mod decode;
 mod grant;
 mod groups;
 mod leases;
@@ -39,7 +40,9 @@ pub const ANEW_ABOVE: u64 = 1 << 40;
 pub struct Table {
     /// +1 for every command that changed something; a grant's token is the revision that made it, so tokens only rise.
     revision: u64,
+    #[serde(deserialize_with = "decode::map")]
     names: OrdMap<Name, (Owner, Grant)>,
+    #[serde(deserialize_with = "decode::map_of_maps")]
     groups: OrdMap<Group, OrdMap<Member, Grant>>,
     leases: Leases,
     lost: Lost,

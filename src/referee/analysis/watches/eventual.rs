@@ -3,15 +3,48 @@
 //! Which operation ended a grant may differ from node to node (two can have done so at once), and so not every operation is told by
 //! every node. But what stands at the end cannot be right if something was never told.
 
-use crate::referee::history::Key;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Watches;
 use crate::referee::analysis::story::Story;
 use crate::referee::analysis::streams::{Stream, Told};
+use crate::referee::history::Key;
 use crate::referee::watched::{Change, ChangeKind, ChangeRevision};
 
 type Operation<'a> = (&'a str, u64);
+
+/// What a watcher was told of one key.
+#[derive(Default)]
+struct Standing<'a> {
+    /// Owners or members that hold it, with their tokens.
+    holders: BTreeSet<(&'a str, &'a str)>,
+    /// Whose holding was told to have ended, and no later one.
+    gone: BTreeSet<&'a str>,
+}
+
+impl<'a> Standing<'a> {
+    fn owners(&self) -> BTreeSet<&'a str> {
+        self.holders.iter().map(|(owner, _)| *owner).collect()
+    }
+
+    /// Whether this can be so if all was told; unless that was the whole, others, never told of, may hold it too.
+    fn allows(&self, shown: &BTreeSet<&str>, of_group: bool, whole: bool) -> bool {
+        let owners = self.owners();
+        match (of_group, whole) {
+            (true, true) => owners == *shown,
+            (true, false) => owners.is_subset(shown) && self.ended(&owners).all(|gone| !shown.contains(gone)),
+            // Of several that stand beside each other one is shown.
+            (false, true) => shown.is_subset(&owners) && shown.is_empty() == owners.is_empty(),
+            (false, false) => {
+                (owners.is_empty() || !shown.is_empty()) && self.ended(&owners).all(|gone| !shown.contains(gone))
+            }
+        }
+    }
+
+    fn ended(&self, owners: &BTreeSet<&'a str>) -> impl Iterator<Item = &'a str> {
+        self.gone.iter().copied().filter(|owner| !owners.contains(owner))
+    }
+}
 
 pub(super) fn judge(story: &Story, streams: &[Stream], found: &mut Watches) {
     for stream in streams {
@@ -52,31 +85,31 @@ fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
         Key::Name(_) | Key::Other => None,
     });
     let groups = groups.collect::<BTreeSet<_>>();
-    let mut standing: BTreeMap<(&str, bool), BTreeSet<(&str, &str)>> = BTreeMap::new();
+    let mut standing: BTreeMap<(&str, bool), Standing> = BTreeMap::new();
+    let (mut whole, mut begins_anew) = (true, false);
     for message in &stream.told {
         match message {
             Told::Change { changes, .. } => changes.iter().for_each(|change| take_in(&mut standing, &groups, change)),
-            // Of what was not told since, nothing is known.
-            Told::Resync => standing.clear(),
-            Told::Progress { .. } | Told::Resumed => {}
+            // What was told before counts no more. The state follows, and a position when all of it has come.
+            Told::Resync => {
+                standing.clear();
+                (whole, begins_anew) = (false, true);
+            }
+            Told::Progress { .. } => whole |= std::mem::take(&mut begins_anew),
+            Told::Resumed => begins_anew = false,
         }
     }
-    for ((key, of_group), holders) in standing {
+    for ((key, of_group), standing) in standing {
         let last_change = story.final_from(if of_group { Key::Group(key) } else { Key::Name(key) });
         // What changed after it was said to have caught up may be told later than anybody looked.
         if last_change.is_none_or(|at| stream.told_until().is_none_or(|until| at >= until)) {
             continue;
         }
-        let owners = holders.iter().map(|(owner, _)| *owner).collect::<BTreeSet<_>>();
         let shown = if of_group { members_at_end(story, key) } else { owner_at_end(story, key) };
         let Some(shown) = shown else { continue };
         found.compared_at_end += 1;
-        let right = match of_group {
-            true => owners == shown,
-            // Of several that stand beside each other one is shown.
-            false => shown.is_subset(&owners) && shown.is_empty() == owners.is_empty(),
-        };
-        if !right {
+        let owners = standing.owners();
+        if !standing.allows(&shown, of_group, whole) {
             let list = |set: &BTreeSet<&str>| match set.is_empty() {
                 true => "nobody".to_owned(),
                 false => set.iter().copied().collect::<Vec<_>>().join(", "),
@@ -92,7 +125,7 @@ fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
 }
 
 fn take_in<'a>(
-    standing: &mut BTreeMap<(&'a str, bool), BTreeSet<(&'a str, &'a str)>>,
+    standing: &mut BTreeMap<(&'a str, bool), Standing<'a>>,
     groups: &BTreeSet<&str>,
     change: &'a Change,
 ) {
@@ -105,7 +138,7 @@ fn take_in<'a>(
     };
     // What is hidden, shown or updated does not say of itself whether it is a name or a membership.
     let of_group = change.kind.is_of_group() || groups.contains(change.key.as_str());
-    let holders = standing.entry((change.key.as_str(), of_group)).or_default();
+    let Standing { holders, gone } = standing.entry((change.key.as_str(), of_group)).or_default();
     let holder = (change.owner.as_str(), change.token.as_str());
     // Of grants of one owner that stand beside each other one is shown: when that one ends, the next is told as its update.
     if change.kind == ChangeKind::Updated {
@@ -114,6 +147,10 @@ fn take_in<'a>(
     match begins {
         true => holders.insert(holder),
         false => holders.remove(&holder),
+    };
+    match begins {
+        true => gone.remove(&change.owner.as_str()),
+        false => gone.insert(change.owner.as_str()),
     };
 }
 
@@ -127,7 +164,7 @@ fn owner_at_end<'a>(story: &'a Story, name: &str) -> Option<BTreeSet<&'a str>> {
 fn members_at_end<'a>(story: &'a Story, group: &str) -> Option<BTreeSet<&'a str>> {
     let from = story.final_from(Key::Group(group))?;
     let mut last = BTreeMap::new();
-    for seen in story.views.iter().filter(|seen| seen.from >= from) {
+    for seen in story.views.iter().filter(|seen| seen.from >= from && story.in_core(seen.node)) {
         last.insert(seen.node, seen.view.groups.get(group).map(|members| members.iter().map(String::as_str).collect()));
     }
     let mut views = last.into_values().map(Option::unwrap_or_default);
