@@ -37,7 +37,7 @@ pub struct CampaignArgs {
     #[arg(long, value_name = "LIST")]
     faults: Option<Faults>,
     /// Kinds of fault in one run
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=19))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=FaultKind::ALL.len() as i64))]
     faults_per_run: u16,
     /// How long each system is run  [default: as short as the faults of the run allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(8..=600))]

@@ -43,7 +43,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Kinds of fault that take turns, joined by commas; none: no fault. There are halves, isolate-leader, ring, bridge, oneway, flap,
-    /// kill, kill-all, pause, skew, loss, delay, drop-response, membership, transfer, disk-full, corrupt, chaos, core-only
+    /// kill, kill-all, power-cut, pause, skew, loss, delay, drop-response, membership, transfer, disk-full, corrupt, chaos, core-only
     #[arg(long, value_name = "LIST", default_value = "halves")]
     pub faults: Faults,
     /// Makes the very faults of another run again: its schedule.json

@@ -16,21 +16,33 @@ use crate::model::ident::{IdentError, LeaseId, META_LEN_MAX, Meta};
 /// The longest body, in bytes.
 pub const BODY_LEN_MAX: usize = 1 << 20;
 
+/// So much of a body that is too long is read and thrown away. A connection that is closed on what was not read is reset, and the
+/// answer is lost with it (RFC 9112, 9.6).
+const THROWN_AWAY_LEN_MAX: usize = 4 << 20;
+
 /// The whole body. What is longer than allowed is refused by its announced length where there is one.
-pub async fn read(body: Body, deadline: Instant) -> Result<Bytes, Rejection> {
+pub async fn read(mut body: Body, deadline: Instant) -> Result<Bytes, Rejection> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
     if body.size_hint().lower() > BODY_LEN_MAX as u64 {
-        return Err(Rejection::too_large("a body may have 1 MiB at most"));
+        return Err(too_large(&mut body, deadline).await);
     }
-    match timeout_at(deadline.into(), Limited::new(body, BODY_LEN_MAX).collect()).await {
+    match timeout_at(deadline.into(), Limited::new(&mut body, BODY_LEN_MAX).collect()).await {
         // A body that came in one piece is not copied.
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Rejection::too_large("a body may have 1 MiB at most")),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(&mut body, deadline).await),
         Ok(Err(error)) => Err(Rejection::malformed(format!("the body broke off: {error}"))),
         Err(_) => Err(Rejection::body_late()),
     }
+}
+
+async fn too_large(body: &mut Body, deadline: Instant) -> Rejection {
+    if body.size_hint().lower() <= THROWN_AWAY_LEN_MAX as u64 {
+        let mut rest = Limited::new(body, THROWN_AWAY_LEN_MAX);
+        let _ = timeout_at(deadline.into(), async { while let Some(Ok(_)) = rest.frame().await {} }).await;
+    }
+    Rejection::too_large("a body may have 1 MiB at most")
 }
 
 /// A JSON object of the shape wanted.

@@ -142,8 +142,8 @@ pub enum Flaw {
     LocalReads,
     /// `cp` acknowledges a write before it is replicated.
     AckEarly,
-    /// `cp` answers keep-alives by the leader's own timers, whether or not it still leads.
-    KeepAliveAlone,
+    /// `cp` makes nothing durable.
+    LostFsync,
     /// `cp` ends leases in half their time.
     EarlyExpiry,
     /// `cp` ends leases in three times their time.

@@ -262,7 +262,7 @@ fn raft_config(config: &Config, members: &BTreeMap<NodeId, String>, founds: bool
         local_reads: config.flaws.contains(&Flaw::LocalReads),
         ack_before_replication: config.flaws.contains(&Flaw::AckEarly),
         drop_on_resume: config.flaws.contains(&Flaw::DropOnResume),
-        keep_alive_without_round: config.flaws.contains(&Flaw::KeepAliveAlone),
+        lost_fsync: config.flaws.contains(&Flaw::LostFsync),
         pace: match (config.flaws.contains(&Flaw::EarlyExpiry), config.flaws.contains(&Flaw::LateExpiry)) {
             (true, _) => raft::Pace::Hasty,
             (false, true) => raft::Pace::Slow,
@@ -271,6 +271,7 @@ fn raft_config(config: &Config, members: &BTreeMap<NodeId, String>, founds: bool
         wall_clock_leases: config.flaws.contains(&Flaw::WallClockLeases),
         no_fencing: config.flaws.contains(&Flaw::NoFencing),
         duplicate_member: config.flaws.contains(&Flaw::DuplicateMember),
+        ..raft::Flaws::default()
     };
     raft.watch_history = config.watch_history;
     raft

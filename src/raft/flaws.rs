@@ -1,10 +1,13 @@
 //! Planted flaws, for the controls that show that the referee convicts. None unless asked for.
 
+use std::fs::File;
+use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::Mutex;
 
+use super::durable::Barrier;
 use super::state_machine::View;
 use super::types::{Applied, Proposal, Raft};
 use crate::model::command::{Action, Condition};
@@ -25,6 +28,8 @@ pub struct Flaws {
     pub drop_on_resume: bool,
     /// A leader answers keep-alives by its own timers, whether or not it still leads.
     pub keep_alive_without_round: bool,
+    /// What is written to the log is never made durable.
+    pub lost_fsync: bool,
     /// How leases keep time.
     pub pace: Pace,
     /// Leases run out by the wall clock: a clock that is set forward ends them.
@@ -33,6 +38,15 @@ pub struct Flaws {
     pub no_fencing: bool,
     /// Lists of members name the first one twice.
     pub duplicate_member: bool,
+}
+
+/// The barrier that is none.
+pub struct LostFsync;
+
+impl Barrier for LostFsync {
+    fn sync(&mut self, _: &File) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// How long a lease lasts by a leader's timers.

@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::backup;
 use super::contact::Contacts;
-use super::durable::{Fdatasync, Owner, StartError};
-use super::flaws::{Flaws, Speculation, WallClock};
+use super::durable::{Barrier, Fdatasync, Owner, StartError};
+use super::flaws::{Flaws, LostFsync, Speculation, WallClock};
 use super::forward::{self, Forwarder};
 use super::keep_alive::{Keeper, passing_on};
 use super::leadership::Leadership;
@@ -251,14 +251,15 @@ pub async fn start(config: RaftConfig, links: Links) -> Result<RaftNode, StartEr
 }
 
 async fn open(config: &RaftConfig, links: &Links) -> Result<(LogStore, Closed, Arc<SnapshotStore>), StartError> {
-    let (data, fatal) = (config.data_dir.clone(), config.fatal.clone());
+    let (data, fatal, lost_fsync) = (config.data_dir.clone(), config.fatal.clone(), config.flaws.lost_fsync);
     let owner = Owner { cluster: links.identity().cluster.clone(), node: config.node };
     let opening = move || {
         let unusable = |source| StartError::Unusable { path: data.clone(), source };
         std::fs::create_dir_all(&data).map_err(unusable)?;
         let required = owner.check(&data)?;
         let snapshots = SnapshotStore::open(&data.join("snap"), required, Box::new(Fdatasync))?;
-        let (log, closed) = LogStore::open(&data.join("raft"), required, Box::new(Fdatasync), MIRROR_BYTES_MAX, fatal)?;
+        let barrier: Box<dyn Barrier> = if lost_fsync { Box::new(LostFsync) } else { Box::new(Fdatasync) };
+        let (log, closed) = LogStore::open(&data.join("raft"), required, barrier, MIRROR_BYTES_MAX, fatal)?;
         if !required {
             owner.claim(&data).map_err(unusable)?;
         }

@@ -52,6 +52,13 @@ pub async fn begin(scene: &Arc<Scene>, fault: &Fault) -> Result<Done, NemesisErr
             kill(scene, fault, nodes).await?;
             surely()
         }
+        Harm::CutPower { nodes } => {
+            kill(scene, fault, nodes).await?;
+            for node in nodes {
+                in_time(running.cut_power(*node)).await.map_err(failed(format!("cutting the power of node {node}")))?;
+            }
+            surely()
+        }
         Harm::Pause { nodes } => {
             scene.situation().begin(fault);
             for node in nodes {
@@ -105,7 +112,7 @@ pub async fn end(scene: &Arc<Scene>, fault: &Fault) -> Result<Done, NemesisError
                 done = Done::Perhaps("no answer came that could have been dropped".to_owned());
             }
         }
-        Harm::Kill { nodes } => restart(scene, nodes).await?,
+        Harm::Kill { nodes } | Harm::CutPower { nodes } => restart(scene, nodes).await?,
         Harm::Pause { nodes } => {
             for node in nodes {
                 in_time(running.resume(*node)).await.map_err(failed(format!("resuming node {node}")))?;

@@ -169,6 +169,10 @@ pub trait Running: Send + Sync {
     async fn kill(&self, node: NodeId) -> anyhow::Result<()>;
     /// Starts a killed node again on what it left on disk, under the same addresses, and waits until it answers its clients.
     async fn restart(&self, node: NodeId) -> anyhow::Result<()>;
+    /// Takes from a killed node's disk what was not made durable.
+    async fn cut_power(&self, _node: NodeId) -> anyhow::Result<()> {
+        anyhow::bail!(NOT_DONE)
+    }
     /// SIGSTOP.
     async fn pause(&self, node: NodeId) -> anyhow::Result<()>;
     /// SIGCONT.

@@ -25,6 +25,8 @@ pub enum FaultKind {
     Kill,
     /// All nodes end by SIGKILL at once.
     KillAll,
+    /// All nodes lose their power at once, and with it whatever they had not made durable.
+    PowerCut,
     /// The leader stands still for longer than its followers wait for it.
     Pause,
     /// Wall clocks jump, and swing to and fro.
@@ -50,7 +52,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    pub const ALL: [FaultKind; 19] = [
+    pub const ALL: [FaultKind; 20] = [
         FaultKind::Halves,
         FaultKind::IsolateLeader,
         FaultKind::Ring,
@@ -59,6 +61,7 @@ impl FaultKind {
         FaultKind::Flap,
         FaultKind::Kill,
         FaultKind::KillAll,
+        FaultKind::PowerCut,
         FaultKind::Pause,
         FaultKind::Skew,
         FaultKind::Loss,
@@ -82,6 +85,7 @@ impl FaultKind {
             FaultKind::Flap => "flap",
             FaultKind::Kill => "kill",
             FaultKind::KillAll => "kill-all",
+            FaultKind::PowerCut => "power-cut",
             FaultKind::Pause => "pause",
             FaultKind::Skew => "skew",
             FaultKind::Loss => "loss",

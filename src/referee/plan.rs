@@ -129,6 +129,7 @@ fn acts(kind: FaultKind, times: usize, at: u64, until: u64, chance: &mut Xoshiro
         FaultKind::Flap => flap(at, until, chance),
         FaultKind::Kill => whole(Aim::KillMinority),
         FaultKind::KillAll => whole(Aim::KillAll),
+        FaultKind::PowerCut => whole(Aim::CutPower),
         FaultKind::Pause => whole(Aim::PauseLeader),
         FaultKind::Skew => skew(at, until),
         FaultKind::Loss => whole(Aim::Lose),

@@ -23,6 +23,8 @@ pub enum Harm {
     DropAnswers { nodes: Vec<NodeId>, percent: u8 },
     /// SIGKILL; undone by a start on the same disk.
     Kill { nodes: Vec<NodeId> },
+    /// Killed, and what was not made durable is gone from their disks; undone by a start on what is left.
+    CutPower { nodes: Vec<NodeId> },
     /// SIGSTOP.
     Pause { nodes: Vec<NodeId> },
     /// By how much each wall clock is off.
@@ -46,6 +48,7 @@ impl Harm {
             Harm::Delay { .. } => "delay",
             Harm::DropAnswers { .. } => "drop-answers",
             Harm::Kill { .. } => "kill",
+            Harm::CutPower { .. } => "cut-power",
             Harm::Pause { .. } => "pause",
             Harm::Skew { .. } => "skew",
             Harm::Replace { .. } => "replace",
@@ -67,6 +70,7 @@ impl Harm {
     pub fn stopped(&self) -> &[NodeId] {
         match self {
             Harm::Kill { nodes }
+            | Harm::CutPower { nodes }
             | Harm::Pause { nodes }
             | Harm::Replace { nodes }
             | Harm::FillDisk { nodes }
@@ -88,6 +92,7 @@ impl Harm {
             Harm::Transfer { to } => vec![*to],
             Harm::Cut { .. } | Harm::Lose { .. } | Harm::Delay { .. } => Vec::new(),
             Harm::Kill { .. }
+            | Harm::CutPower { .. }
             | Harm::Pause { .. }
             | Harm::Replace { .. }
             | Harm::FillDisk { .. }

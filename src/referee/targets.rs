@@ -43,6 +43,8 @@ pub enum Aim {
     /// A minority with the leader.
     KillMinority,
     KillAll,
+    /// Of all.
+    CutPower,
     PauseLeader,
     /// One node, whoever leads; different for each place.
     Victim {
@@ -85,6 +87,7 @@ impl Aim {
             | Aim::OutsideCut
             | Aim::OutsideKill
             | Aim::KillAll
+            | Aim::CutPower
             | Aim::Victim { .. }
             | Aim::Skew { .. }
             | Aim::Lose
@@ -145,6 +148,7 @@ impl Draw<'_> {
             Aim::OutsideKill => Harm::Kill { nodes: vec![self.lots[0]] },
             Aim::KillMinority => Harm::Kill { nodes: self.minority_with_leader() },
             Aim::KillAll => Harm::Kill { nodes: self.nodes.to_vec() },
+            Aim::CutPower => Harm::CutPower { nodes: self.nodes.to_vec() },
             Aim::PauseLeader => Harm::Pause { nodes: vec![self.leader] },
             Aim::Victim { place, pause } => {
                 let nodes = vec![self.lots[place % self.lots.len()]];

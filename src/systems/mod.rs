@@ -70,7 +70,7 @@ const FLAWED: [(&str, Mode, &str); 15] = [
     ("cp-local-reads", Mode::Cp, "local-reads"),
     ("cp-ack-early", Mode::Cp, "ack-early"),
     ("ap-never-resolves", Mode::Ap, "never-resolve"),
-    ("cp-keeps-alive-alone", Mode::Cp, "keep-alive-alone"),
+    ("cp-loses-fsyncs", Mode::Cp, "lost-fsync"),
     ("cp-expires-early", Mode::Cp, "early-expiry"),
     ("cp-expires-late", Mode::Cp, "late-expiry"),
     ("cp-wall-clock-leases", Mode::Cp, "wall-clock-leases"),

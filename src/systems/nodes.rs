@@ -282,7 +282,7 @@ impl Running for Cluster {
     fn cannot(&self, harm: &Harm) -> Option<String> {
         match harm {
             Harm::Skew { .. } if self.ground.clocks.is_none() => Some(clocks::MISSING.to_owned()),
-            Harm::FillDisk { .. } if !self.ground.disks => disks::missing(),
+            Harm::FillDisk { .. } | Harm::CutPower { .. } if !self.ground.disks => disks::missing(),
             _ if self.ground.net.is_some() => netns::cannot(harm),
             _ => None,
         }
@@ -337,6 +337,11 @@ impl Running for Cluster {
             }
             sleep(POLL_PERIOD).await;
         }
+    }
+
+    async fn cut_power(&self, node: NodeId) -> anyhow::Result<()> {
+        let disk = self.node(node)?.disk().context("it has no disk of its own")?;
+        tokio::task::block_in_place(|| disk.cut_power())
     }
 
     async fn pause(&self, node: NodeId) -> anyhow::Result<()> {

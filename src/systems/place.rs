@@ -36,7 +36,8 @@ impl Place {
         if kinds.contains(&FaultKind::Skew) {
             self.clocks = clocks::library();
         }
-        if kinds.contains(&FaultKind::DiskFull) && disks::missing().is_none() {
+        let wants_disks = |kind: &FaultKind| matches!(kind, FaultKind::DiskFull | FaultKind::PowerCut);
+        if kinds.iter().any(wants_disks) && disks::missing().is_none() {
             disks::own_mounts().context("cannot move into a mount namespace")?;
             self.disks = true;
         }

@@ -234,7 +234,8 @@ impl<A: Api + 'static> Running for Rival<A> {
             Harm::Cut { .. } | Harm::Lose { .. } | Harm::Delay { .. } => netns::cannot(harm),
             // The referee's own client reads the answer, and then says that it has not.
             Harm::DropAnswers { .. } => None,
-            Harm::Skew { .. }
+            Harm::CutPower { .. }
+            | Harm::Skew { .. }
             | Harm::Replace { .. }
             | Harm::Transfer { .. }
             | Harm::FillDisk { .. }

@@ -345,7 +345,10 @@ fn a_loser_without_a_record_with_two_or_with_one_that_differs_between_nodes_is_c
 fn a_record_that_blames_the_owner_or_a_stranger_is_wrong() {
     let blames_winner = record("r2", "x", ("a", "2.1.0.1"), ("b", "3.3.0.1"));
     let found = ap(contested(A_WINS, |_| vec![b_lost("r1"), blames_winner.clone()]));
-    assert_eq!(found.conflicts.wrong.len(), 1, "{:?}", found.conflicts);
+    let told = |what: &str| found.conflicts.wrong.iter().filter(|line| line.contains(what)).count();
+    assert_eq!(told("but it holds the name at the end"), 1, "{:?}", found.conflicts);
+    // b asked later: the name was not its to take.
+    assert_eq!((told("ms before b asked for it"), found.conflicts.wrong.len()), (1, 2));
     let stranger = record("r1", "x", ("b", "3.3.0.1"), ("z", "9.9.0.9"));
     let found = ap(contested(A_WINS, |_| vec![stranger.clone()]));
     assert_eq!(found.conflicts.wrong.len(), 1, "{:?}", found.conflicts);

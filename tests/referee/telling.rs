@@ -269,14 +269,14 @@ fn a_contested_name_that_everybody_lost_is_convicted() {
         log.ok(1, 3, Majority, 300.0, 305.0, register("x", "b", "1.2.b.1"));
         let a_lost = record("r", "x", ("a", "1.1.a.1"), ("b", "1.2.b.1"));
         let b_lost = record("s", "x", ("b", "1.2.b.1"), ("a", "1.1.a.1"));
-        let records = if last.is_empty() { vec![a_lost, b_lost] } else { vec![a_lost] };
+        let records = if last.is_empty() { vec![a_lost, b_lost] } else { vec![b_lost] };
         for node in 1..=5 {
             log.view(node, 6_000.0 + node as f64, last);
             log.records(node, 7_000.0 + node as f64, &records);
         }
         log
     };
-    assert_eq!(verdict(&ap(history(&[("x", "b", "1.2.b.1")])), "one-record-per-loser"), Holds);
+    assert_eq!(verdict(&ap(history(&[("x", "a", "1.1.a.1")])), "one-record-per-loser"), Holds);
     assert_eq!(verdict(&ap(history(&[])), "one-record-per-loser"), Violated);
 }
 

@@ -14,6 +14,10 @@ use super::story::Story;
 use super::views::last_told;
 use crate::model::ident::NodeId;
 use crate::referee::history::Conflict;
+use crate::referee::kinds::FaultKind;
+
+/// Clocks of nodes on one machine count in milliseconds.
+const CLOCKS_NS: u64 = 5_000_000;
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Conflicts {
@@ -171,10 +175,32 @@ fn judge_record(
             None => wrong(format!("names a {role} {owner} ({token}) that never registered the name")),
         }
     }
+    if let Some(by) = out_of_turn(story, record) {
+        wrong(format!(
+            "takes the name from {}, who had it {by:.0} ms before {} asked for it",
+            record.loser.0, record.winner.0
+        ));
+    }
     let words = story.last_words(&record.name);
     if !words.is_empty() && words.iter().all(|word| word.token == Some(record.loser.1.as_str())) {
         wrong(format!("tells {} that it lost, but it holds the name at the end", record.loser.0));
     }
+}
+
+/// Of two grants the one that is surely younger, by so many ms, has won: the nodes' policy is that the oldest keeps a name, wherever it
+/// comes from. Takeovers, which inherit their victim's place, are not in the workload.
+fn out_of_turn(story: &Story, record: &Conflict) -> Option<f64> {
+    // The age of a grant is what its node's clock says.
+    if story.faults.all.iter().any(|fault| fault.kind == FaultKind::Skew.as_str()) {
+        return None;
+    }
+    let loser = story.grant(&record.name, &record.loser.1)?;
+    // Grants of one owner stand side by side, the first for all of them.
+    let winner = record.winner.0.as_str();
+    let granted = story.names.of(&record.name).iter().filter(|grant| grant.owner == winner).map(|grant| grant.invoked);
+    let silent = story.names.silent(&record.name).iter().filter(|silent| silent.owner == winner);
+    let asked = granted.chain(silent.map(|silent| silent.invoked)).min()?;
+    asked.checked_sub(loser.acked).filter(|by| *by > CLOCKS_NS).map(ms)
 }
 
 fn tell(story: &Story, record: &Conflict, nodes: &[NodeId]) -> Record {

@@ -84,7 +84,7 @@ impl Fault {
     /// Its nodes lose what they had not written down. A paused node wakes as it was.
     pub fn kills(&self) -> bool {
         match self.harm.as_str() {
-            "kill" | "replace" | "fill-disk" | "corrupt" => true,
+            "kill" | "cut-power" | "replace" | "fill-disk" | "corrupt" => true,
             "" => !self.nodes.is_empty() && !self.kind.contains("pause"),
             _ => false,
         }

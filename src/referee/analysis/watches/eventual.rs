@@ -124,11 +124,7 @@ fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
     }
 }
 
-fn take_in<'a>(
-    standing: &mut BTreeMap<(&'a str, bool), Standing<'a>>,
-    groups: &BTreeSet<&str>,
-    change: &'a Change,
-) {
+fn take_in<'a>(standing: &mut BTreeMap<(&'a str, bool), Standing<'a>>, groups: &BTreeSet<&str>, change: &'a Change) {
     let begins = match change.kind {
         ChangeKind::Registered | ChangeKind::Joined | ChangeKind::Updated | ChangeKind::Shown => true,
         ChangeKind::Ended | ChangeKind::Expired | ChangeKind::Left | ChangeKind::LeftExpired | ChangeKind::Hidden => {
