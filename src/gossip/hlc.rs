@@ -63,12 +63,19 @@ pub enum MarkError {
     RunReused { run: u64 },
 }
 
-/// The high-water mark on disk, always ahead of what was given out: a restarted node goes on above its former stamps.
+/// The high-water mark on disk, always ahead of what was given out, and when it was set.
+///
+/// A restarted node goes by the wall clock, which is past its former stamps, unless that clock stands before the time at which the mark
+/// was set: then it goes on above the mark. It does so only then, for the mark is a minute ahead, its stamps would draw those of all
+/// nodes after them, and for that minute no stamp would tell which of two grants is the older one. A clock that was set back by less,
+/// since the mark was set, is not noticed; what the peers know is above the former stamps all the same.
 #[derive(Debug)]
 pub struct Mark {
     path: PathBuf,
     node: NodeId,
     run: u64,
+    /// Above all that former lives gave out.
+    floor: u64,
     durable: u64,
 }
 
@@ -83,20 +90,23 @@ impl Mark {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(io(error)),
         };
-        let mut last = from_wall(wall_ms);
-        if let Some((found, former_run, stamp)) = former {
-            if found != node {
-                return Err(MarkError::OtherNode { path, found, node });
+        let (mut start, mut floor) = (from_wall(wall_ms), from_wall(wall_ms));
+        if let Some(former) = former {
+            if former.node != node {
+                return Err(MarkError::OtherNode { path, found: former.node, node });
             }
             // One run that numbers its operations twice would make two grants of one id.
-            if former_run == run {
+            if former.run == run {
                 return Err(MarkError::RunReused { run });
             }
-            last = last.max(stamp);
+            floor = floor.max(former.ahead);
+            if wall_ms < former.wall_ms {
+                start = floor;
+            }
         }
-        let hlc = Hlc::above(last);
-        let mut mark = Self { path: path.clone(), node, run, durable: 0 };
-        mark.raise(hlc.last()).map_err(io)?;
+        let hlc = Hlc::above(start);
+        let mut mark = Self { path: path.clone(), node, run, floor, durable: floor };
+        mark.raise(hlc.last(), wall_ms).map_err(io)?;
         Ok((mark, hlc))
     }
 
@@ -105,17 +115,22 @@ impl Mark {
         last.saturating_add((AHEAD_MS / 2) << COUNTER_BITS) > self.durable
     }
 
+    /// No life of this node before this one has given out a stamp above it.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
     /// All stamps up to here may be given out.
     pub fn durable(&self) -> u64 {
         self.durable
     }
 
-    /// Sets the mark ahead of this stamp. On disk when it returns.
-    pub fn raise(&mut self, last: u64) -> io::Result<()> {
-        let ahead = last.saturating_add(AHEAD_MS << COUNTER_BITS);
+    /// Sets the mark ahead of this stamp, and of where it was. On disk when it returns.
+    pub fn raise(&mut self, last: u64, wall_ms: u64) -> io::Result<()> {
+        let ahead = last.saturating_add(AHEAD_MS << COUNTER_BITS).max(self.durable.saturating_add(1 << COUNTER_BITS));
         let fresh = self.path.with_extension("new");
         let mut file = File::create(&fresh)?;
-        writeln!(file, "quorate-clock 1 {:x} {:x} {:x}", self.node, self.run, ahead)?;
+        writeln!(file, "quorate-clock 2 {:x} {:x} {ahead:x} {wall_ms:x}", self.node, self.run)?;
         file.sync_all()?;
         fs::rename(&fresh, &self.path)?;
         // The rename itself has to survive a power cut too.
@@ -127,12 +142,21 @@ impl Mark {
     }
 }
 
-fn parse(text: &str) -> Option<(NodeId, u64, u64)> {
-    let rest = text.strip_prefix("quorate-clock 1 ")?.strip_suffix('\n')?;
+/// What is on disk.
+struct Former {
+    node: NodeId,
+    run: u64,
+    ahead: u64,
+    /// The wall clock when it was written.
+    wall_ms: u64,
+}
+
+fn parse(text: &str) -> Option<Former> {
+    let rest = text.strip_prefix("quorate-clock 2 ")?.strip_suffix('\n')?;
     let mut parts = rest.split(' ').map(|part| u64::from_str_radix(part, 16).ok());
     let mut next = || parts.next().flatten();
-    let mark = (next()?, next()?, next()?);
-    parts.next().is_none().then_some(mark)
+    let former = Former { node: next()?, run: next()?, ahead: next()?, wall_ms: next()? };
+    parts.next().is_none().then_some(former)
 }
 
 #[cfg(test)]
@@ -169,11 +193,23 @@ mod tests {
         let (mut mark, mut hlc) = Mark::open(directory.path(), 1, 10, 1_000_000).unwrap();
         let last = hlc.stamp(1_050_000);
         assert!(mark.is_due(last));
-        mark.raise(last).unwrap();
+        mark.raise(last, 1_050_000).unwrap();
         let last = hlc.stamp(1_100_000);
-        // The wall clock is an hour back after the restart.
-        let (_, mut hlc) = Mark::open(directory.path(), 1, 11, 1_000).unwrap();
-        assert!(hlc.stamp(1_000) > last);
+        // The wall clock is a quarter of an hour back after the restart.
+        let (mark, mut hlc) = Mark::open(directory.path(), 1, 11, 1_000).unwrap();
+        assert!(hlc.stamp(1_000) > last && mark.floor() > last);
+    }
+
+    #[test]
+    fn a_restarted_node_does_not_run_ahead_of_the_wall_clock() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut floor = 0;
+        for (run, wall_ms) in [(10, 1_000_000), (11, 1_000_500), (12, 1_000_500), (13, 1_001_000)] {
+            let (mark, mut hlc) = Mark::open(directory.path(), 1, run, wall_ms).unwrap();
+            assert_eq!(hlc.stamp(wall_ms + 1), from_wall(wall_ms + 1));
+            assert!(mark.floor() > floor, "each life's place is above that of the one before");
+            floor = mark.floor();
+        }
     }
 
     #[test]
@@ -182,7 +218,7 @@ mod tests {
         Mark::open(directory.path(), 1, 10, 0).unwrap();
         assert!(matches!(Mark::open(directory.path(), 2, 11, 0), Err(MarkError::OtherNode { found: 1, node: 2, .. })));
         assert!(matches!(Mark::open(directory.path(), 1, 10, 0), Err(MarkError::RunReused { run: 10 })));
-        fs::write(directory.path().join("clock"), "quorate-clock 1 1 a").unwrap();
+        fs::write(directory.path().join("clock"), "quorate-clock 2 1 a 7").unwrap();
         assert!(matches!(Mark::open(directory.path(), 1, 12, 0), Err(MarkError::Malformed { .. })));
     }
 }

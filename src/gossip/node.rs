@@ -111,7 +111,7 @@ pub async fn start(config: GossipConfig, links: Links) -> Result<GossipNode, Sta
     let membership = Membership::new(
         (config.node, addr),
         // Above all former lives' stamps, and so above their renewals.
-        hlc.last(),
+        mark.floor(),
         peers.clone(),
         config.probe,
         DATAGRAM_LEN_MAX,

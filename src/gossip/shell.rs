@@ -242,7 +242,7 @@ impl Shared {
             return;
         }
         // This mode always answers. Without a mark a restart relies on the wall clock and on what its peers have seen.
-        if let Err(error) = mark.raise(stamp) {
+        if let Err(error) = mark.raise(stamp, self.now().wall_ms) {
             tracing::error!("cannot write the clock mark: {error}");
         }
         self.durable.store(mark.durable(), Ordering::Release);

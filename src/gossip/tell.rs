@@ -112,7 +112,9 @@ impl Core {
     pub fn missed(&self, told: &Context, len_max: usize) -> Option<Missed> {
         let (operations, all) = self.log.since(&self.map.context, told, len_max)?;
         let mut missed = Missed { events: Vec::new(), told: told.clone(), all };
-        let told_ended = operations.iter().flat_map(|logged| logged.operation.ends()).collect::<BTreeSet<_>>();
+        // An operation that ended what another had ended here before it tells nothing of that.
+        let told_ended =
+            operations.iter().flat_map(|logged| logged.steps()).flat_map(Step::ended).collect::<BTreeSet<_>>();
         for logged in operations {
             let Logged { operation, .. } = logged;
             missed.told.raise(operation.id().run, operation.id().number);

@@ -29,6 +29,16 @@ pub enum Step {
 }
 
 impl Step {
+    /// The grants whose end is told with it.
+    pub fn ended(&self) -> Vec<OpId> {
+        match self {
+            Step::Down(held) => vec![held.grant.id],
+            Step::Early(grant) => vec![*grant],
+            Step::LeaseEnded { grants, .. } => grants.iter().map(|held| held.grant.id).collect(),
+            Step::Up(_) | Step::Changed(_) | Step::Stillborn | Step::Recorded(_) | Step::Seen { .. } => Vec::new(),
+        }
+    }
+
     /// Whether telling the operation later takes it: what can be read from the operation itself, or is of one moment, does not.
     pub fn is_kept(&self) -> bool {
         match self {

@@ -16,7 +16,7 @@ use quorate::model::outcome::Outcome;
 use quorate::model::query::{Answer, Page, Query};
 
 use super::simulation::{command, rough};
-use super::world::{Weather, World};
+use super::world::{Weather, World, granted, unregister};
 
 /// A key, and what stands there: the owner's or member's text.
 type View = BTreeMap<(bool, String, String), String>;
@@ -366,6 +366,28 @@ fn a_state_instead_of_operations_is_told_too() {
 #[test]
 fn whoever_watches_nodes_that_lose_their_state_knows_what_they_know() {
     all_right(2_000..2_040, |_| rough(Policy::Oldest, Flaws::default()), true);
+}
+
+/// Two ended one grant, of which the watcher's first node had not heard: the one end it had been told of before it could mean anything, and
+/// the other did nothing where it goes on.
+#[test]
+fn a_grant_that_was_ended_twice_is_not_told_as_if_it_stood() {
+    let mut world = World::new(1, 3, Weather { loss: 0.0, delay_ms_max: 5, ..rough(Policy::Oldest, Flaws::default()) });
+    world.run(1_000);
+    let mut watcher = Watcher::default();
+    watcher.come_to(&world, 1);
+    world.cut_but_for(2, &[&[1], &[3]]);
+    let token = granted(world.register(3, "x", "a")).token;
+    world.run(15);
+    world.execute(2, unregister("x", Some(token)));
+    world.run(15);
+    assert!(!world.nodes[&1].context().covers_all(world.nodes[&2].context()), "the grant is not known there");
+    watcher.read_on(&world, true);
+    world.execute(1, unregister("x", Some(token)));
+    world.run(15);
+    watcher.come_to(&world, 2);
+    assert_eq!((watcher.resyncs, watcher.granted.contains(&token)), (0, true));
+    assert_eq!((watcher.ended.contains(&token), &watcher.view), (true, &shown(&world, 2)));
 }
 
 #[test]
