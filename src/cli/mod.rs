@@ -143,10 +143,19 @@ pub fn main() -> ExitCode {
         Command::Compare(args) => compare::run(args),
     };
     let exit = done.unwrap_or_else(|e| {
-        eprintln!("quorate: {e:#}");
+        eprintln!("quorate: {}", in_one_line(&e));
         Exit::NotDone
     });
     exit.into()
+}
+
+/// An error and its causes. Some errors' own line has the cause in it: it is not said twice.
+fn in_one_line(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |told, cause| match cause.to_string() {
+        cause if told.is_empty() => cause,
+        cause if told.contains(&cause) => told,
+        cause => format!("{told}: {cause}"),
+    })
 }
 
 /// Logs go to standard error; `RUST_LOG` says which (warnings unless given).

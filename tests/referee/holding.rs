@@ -2,7 +2,7 @@
 
 use quorate::referee::analysis::verdict::Verdict::{Holds, Unknown, Violated};
 use quorate::referee::history::Side::Whole;
-use quorate::referee::history::{KeptAlive, Kind, Unregistered, What};
+use quorate::referee::history::{Installed, KeptAlive, Kind, Unregistered, What};
 use quorate::referee::watched::{Change, ChangeKind, ChangeRevision, Watched};
 
 use crate::analysis::{ap, cp, verdict};
@@ -35,6 +35,17 @@ fn a_name_granted_to_another_before_the_lease_was_due_ended_too_early() {
     assert_eq!(verdict(&found, "linearizable-names"), Violated, "no machine ends a lease before its time");
     assert_eq!(verdict(&found, "one-certain-owner"), Violated);
     assert_eq!(verdict(&found, "one-owner"), Violated);
+}
+
+#[test]
+fn a_fault_without_an_answered_keep_alive_proves_nothing_unless_there_was_nobody_to_answer() {
+    let history = |killed: &[u64]| {
+        let mut log = followed(1_600.0);
+        log.fault("kill", 3_000.0, 6_000.0, Vec::new(), killed.to_vec(), Installed::Installed);
+        cp(log)
+    };
+    assert_eq!(verdict(&history(&[1, 2]), "no-early-expiry"), Unknown);
+    assert_eq!(verdict(&history(&[1, 2, 3, 4, 5]), "no-early-expiry"), Holds);
 }
 
 #[test]
