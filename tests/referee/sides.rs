@@ -52,6 +52,24 @@ fn a_majority_that_stands_still_after_the_election_is_convicted() {
 }
 
 #[test]
+fn a_majority_goes_on_by_its_nodes_however_often_the_others_refuse() {
+    let history = |going_on: u64| {
+        let mut log = Log::default();
+        log.cut(1_000.0, 9_000.0);
+        for node in 3..=5 {
+            let (calls, kind) = if node < 3 + going_on { (1, Kind::Ok) } else { (9, Kind::Fail) };
+            for call in 0..calls {
+                let (at, token) = (5_000.0 + f64::from(call) * 100.0, format!("{node}{call}"));
+                log.call(node, node, Majority, at, register(&token, "b", &token), Some((at + 50.0, kind)));
+            }
+        }
+        log
+    };
+    assert_eq!(verdict(&cp(history(2)), "majority-goes-on"), Holds);
+    assert_eq!(verdict(&cp(history(1)), "majority-goes-on"), Violated);
+}
+
+#[test]
 fn a_node_that_is_up_and_does_not_answer_breaks_availability_a_stopped_one_does_not() {
     let history = |side, at: f64| {
         let mut log = Log::default();

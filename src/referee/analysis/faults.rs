@@ -168,11 +168,6 @@ impl Faults {
         longest.max(span.to.saturating_sub(from))
     }
 
-    /// Whether there was a fault in which at least one of these nodes could answer.
-    pub fn leave_somebody(&self, nodes: &[NodeId]) -> bool {
-        self.felt().any(|fault| nodes.iter().any(|node| !fault.stops_node(*node)))
-    }
-
     /// Whether the node was stopped, or was being stopped or started, at any moment of the span.
     pub fn stopped_within(&self, node: NodeId, span: Span) -> bool {
         self.felt().any(|fault| fault.stops_node(node) && fault.felt(self.run_end).touches(span))

@@ -56,7 +56,7 @@ pub(super) fn never_early(story: &Story, found: &Findings) -> Answer {
     if expiry.ran_out == 0 || expiry.judged == 0 {
         return unknown("no lease with something bound to it was left to run out");
     }
-    if story.faults.leave_somebody(&story.run.header.nodes) && !expiry::tried_in_faults(story) {
+    if super::leave_somebody(story) && !expiry::tried_in_faults(story) {
         return unknown("no keep-alive was answered during a fault");
     }
     let (kept, ran_out) = (plural(expiry.kept_alive, "keep-alive"), expiry.ran_out);
