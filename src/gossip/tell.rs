@@ -3,7 +3,7 @@
 //! While nobody watches, nothing is told. An event made when its operation came is the same as one made from the log later, but for
 //! `current`, which is what this node shows when it is made: so the last event about a key always says what stands there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::entry::{Entry, Holder};
@@ -112,10 +112,12 @@ impl Core {
     pub fn missed(&self, told: &Context, len_max: usize) -> Option<Missed> {
         let (operations, all) = self.log.since(&self.map.context, told, len_max)?;
         let mut missed = Missed { events: Vec::new(), told: told.clone(), all };
-        // An operation that ended what another had ended here before it tells nothing of that.
-        let told_ended =
-            operations.iter().flat_map(|logged| logged.steps()).flat_map(Step::ended).collect::<BTreeSet<_>>();
-        for logged in operations {
+        // Which of these tells last that a grant has ended: by what it did, for one that ended what another had ended here tells nothing.
+        let mut last_end = BTreeMap::new();
+        for (at, logged) in operations.iter().enumerate() {
+            last_end.extend(logged.steps().iter().flat_map(Step::ended).map(|grant| (grant, at)));
+        }
+        for (at, logged) in operations.into_iter().enumerate() {
             let Logged { operation, .. } = logged;
             missed.told.raise(operation.id().run, operation.id().number);
             let lost = |id: &OpId| self.map.context.covers(*id) && self.log.get(*id).is_none();
@@ -128,10 +130,11 @@ impl Core {
             };
             let mut changes = of_operation(&self.map, operation, logged.steps(), come);
             changes.extend(shown_by_vouches(&self.map, operation));
-            // What ended it may have been told before, where this had not come yet.
+            // What ended it may have been told before: elsewhere, where this had not come yet, or here, for whoever ended it by its token
+            // alone knew nothing of it, and so may have done it with an earlier stamp.
             if let Operation::Add(grant) = operation
                 && self.map.grants.get(grant.id).is_none()
-                && !told_ended.contains(&grant.id)
+                && last_end.get(&grant.id).is_none_or(|told| *told < at)
                 && !logged.steps().contains(&Step::Stillborn)
             {
                 let held = Held { grant: grant.clone(), change: None };

@@ -390,6 +390,27 @@ fn a_grant_that_was_ended_twice_is_not_told_as_if_it_stood() {
     assert_eq!((watcher.ended.contains(&token), &watcher.view), (true, &shown(&world, 2)));
 }
 
+/// Whoever ends a grant that it has not heard of, by its token, may stamp the end below the grant.
+#[test]
+fn a_grant_whose_end_has_the_earlier_stamp_is_not_told_last_as_if_it_stood() {
+    let mut world = World::new(1, 3, Weather { loss: 0.0, delay_ms_max: 5, ..rough(Policy::Oldest, Flaws::default()) });
+    world.run(1_000);
+    let before = world.nodes[&2].context().clone();
+    world.cut_but_for(2, &[&[1], &[3]]);
+    world.skew(3, 60_000);
+    let token = granted(world.register(3, "x", "a")).token;
+    world.run(6);
+    world.execute(1, unregister("x", Some(token)));
+    world.run(15);
+    let missed = world.nodes[&2].missed(&before, 100).unwrap();
+    let told = missed.events.iter().flat_map(|event| &event.changes).filter_map(|change| match change {
+        Change::Registered { entry, .. } if entry.token == token => Some("registered"),
+        Change::Ended { entry, .. } if entry.token == token => Some("ended"),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), ["ended", "registered", "ended"]);
+}
+
 #[test]
 fn a_watcher_that_is_not_told_what_it_has_missed_is_found_out() {
     let weather = || rough(Policy::Oldest, Flaws::default());

@@ -20,6 +20,8 @@ struct Standing<'a> {
     holders: BTreeSet<(&'a str, &'a str)>,
     /// Whose holding was told to have ended, and no later one.
     gone: BTreeSet<&'a str>,
+    /// When it was last told of the key.
+    told: u64,
 }
 
 impl<'a> Standing<'a> {
@@ -89,7 +91,9 @@ fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
     let (mut whole, mut begins_anew) = (true, false);
     for message in &stream.told {
         match message {
-            Told::Change { changes, .. } => changes.iter().for_each(|change| take_in(&mut standing, &groups, change)),
+            Told::Change { at, changes, .. } => {
+                changes.iter().for_each(|change| take_in(&mut standing, &groups, change, *at));
+            }
             // What was told before counts no more. The state follows, and a position when all of it has come.
             Told::Resync => {
                 standing.clear();
@@ -106,7 +110,8 @@ fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
             continue;
         }
         let shown = if of_group { members_at_end(story, key) } else { owner_at_end(story, key) };
-        let Some(shown) = shown else { continue };
+        // A lease's end is nobody's call: it may have come after the nodes were last looked at.
+        let Some((shown, _)) = shown.filter(|(_, seen)| *seen > standing.told) else { continue };
         found.compared_at_end += 1;
         let owners = standing.owners();
         if !standing.allows(&shown, of_group, whole) {
@@ -124,7 +129,12 @@ fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
     }
 }
 
-fn take_in<'a>(standing: &mut BTreeMap<(&'a str, bool), Standing<'a>>, groups: &BTreeSet<&str>, change: &'a Change) {
+fn take_in<'a>(
+    standing: &mut BTreeMap<(&'a str, bool), Standing<'a>>,
+    groups: &BTreeSet<&str>,
+    change: &'a Change,
+    at: u64,
+) {
     let begins = match change.kind {
         ChangeKind::Registered | ChangeKind::Joined | ChangeKind::Updated | ChangeKind::Shown => true,
         ChangeKind::Ended | ChangeKind::Expired | ChangeKind::Left | ChangeKind::LeftExpired | ChangeKind::Hidden => {
@@ -134,7 +144,8 @@ fn take_in<'a>(standing: &mut BTreeMap<(&'a str, bool), Standing<'a>>, groups: &
     };
     // What is hidden, shown or updated does not say of itself whether it is a name or a membership.
     let of_group = change.kind.is_of_group() || groups.contains(change.key.as_str());
-    let Standing { holders, gone } = standing.entry((change.key.as_str(), of_group)).or_default();
+    let Standing { holders, gone, told } = standing.entry((change.key.as_str(), of_group)).or_default();
+    *told = at;
     let holder = (change.owner.as_str(), change.token.as_str());
     // Of grants of one owner that stand beside each other one is shown: when that one ends, the next is told as its update.
     if change.kind == ChangeKind::Updated {
@@ -150,20 +161,28 @@ fn take_in<'a>(standing: &mut BTreeMap<(&'a str, bool), Standing<'a>>, groups: &
     };
 }
 
-/// None: the nodes do not agree, or were not looked at after the last change.
-fn owner_at_end<'a>(story: &'a Story, name: &str) -> Option<BTreeSet<&'a str>> {
+/// Who holds it, and since when all nodes have shown that: the earliest of their last words. None: the nodes do not agree, or were not
+/// looked at after the last change.
+fn owner_at_end<'a>(story: &'a Story, name: &str) -> Option<(BTreeSet<&'a str>, u64)> {
     let words = story.last_words(name);
-    let first = words.first()?.owner;
-    words.iter().all(|word| word.owner == first).then(|| first.into_iter().collect())
+    let (first, seen) = (words.first()?.owner, words.iter().map(|word| word.at).min()?);
+    words.iter().all(|word| word.owner == first).then(|| (first.into_iter().collect(), seen))
 }
 
-fn members_at_end<'a>(story: &'a Story, group: &str) -> Option<BTreeSet<&'a str>> {
+fn members_at_end<'a>(story: &'a Story, group: &str) -> Option<(BTreeSet<&'a str>, u64)> {
     let from = story.final_from(Key::Group(group))?;
     let mut last = BTreeMap::new();
     for seen in story.views.iter().filter(|seen| seen.from >= from && story.in_core(seen.node)) {
-        last.insert(seen.node, seen.view.groups.get(group).map(|members| members.iter().map(String::as_str).collect()));
+        let members = seen.view.groups.get(group).map(|members| members.iter().map(String::as_str).collect());
+        last.insert(seen.node, (members.unwrap_or_default(), seen.from));
     }
-    let mut views = last.into_values().map(Option::unwrap_or_default);
-    let first: BTreeSet<&str> = views.next()?;
-    views.all(|other| other == first).then_some(first)
+    let mut views = last.into_values();
+    let (first, mut seen): (BTreeSet<&str>, u64) = views.next()?;
+    for (members, from) in views {
+        if members != first {
+            return None;
+        }
+        seen = seen.min(from);
+    }
+    Some((first, seen))
 }
