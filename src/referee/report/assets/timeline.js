@@ -74,8 +74,8 @@ function paintLanes(c, system, lanes, ownersTop) {
   });
   bars.paint();
   paintCalls(c, lanes, lane);
-  for (const [at, of] of lanes.owners.entries()) for (const grant of of.grants) paintEnd(c, ownersTop + at * (LANE + GAP), grant);
   paintDue(c, lanes, ownersTop);
+  for (const [at, of] of lanes.owners.entries()) for (const grant of of.grants) paintEnd(c, ownersTop + at * (LANE + GAP), grant);
   if (lanes.more_owners) draw(c.all, "text", { class: "legend-text", x: c.left + c.width, y: ownersTop - 11, "text-anchor": "end" }, `and ${many(lanes.more_owners, "owner")} more`);
   frameDouble(c, lanes, ownersTop);
   paintResolutions(c, lanes, ownersTop);
