@@ -181,7 +181,7 @@ function frameDouble(c, lanes, ownersTop) {
     const long = `${believed ? "double grant" : "two owners"} #${number} · ${duration(to - from)}`;
     const text = long.length * 7.2 <= room ? long : `#${number}`;
     draw(c.area, "text", { class: "double-text", x: start, y: 11 }, text);
-    c.taken.push([start, start + text.length * 7.2 + 8]);
+    c.taken.push([start, start + text.length * 7.6 + 8]);
   });
 }
 
