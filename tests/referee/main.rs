@@ -18,6 +18,7 @@ mod page;
 mod porcupine;
 mod processes;
 mod report;
+mod reproduced;
 mod rivals;
 mod runner;
 mod sides;

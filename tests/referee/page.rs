@@ -1,5 +1,6 @@
 //! The page, as a reader has it before them: in Chromium, with nothing but the file.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use fantoccini::Locator;
@@ -291,27 +292,28 @@ async fn eleven_systems_stand_side_by_side() {
 /// The same again and again, one after the other, each time with names and faults of its own.
 fn repeated(set: &mut RunSet, times: u64) {
     for run in &mut set.runs {
-        let once: Vec<Event> = std::mem::take(&mut run.events);
+        // The last word on conflicts comes at the end; four of five looks are left out, which are most of the events.
+        let looks = |event: &Event| matches!(event.what, What::View(_)) && !event.index.is_multiple_of(5);
+        let once: Vec<Event> = std::mem::take(&mut run.events).into_iter().filter(|event| !looks(event)).collect();
         let length = once.iter().map(|event| event.time).max().unwrap_or(0) + 1_000_000;
-        let mut again = run.clone();
+        let places: HashMap<u64, u64> = once.iter().zip(0..).map(|(event, at)| (event.index, at)).collect();
+        // As text once: names are most of it.
+        let texts: Vec<String> = once.iter().map(|event| serde_json::to_string(event).expect("it is JSON")).collect();
         for round in 0..times {
-            again.events = once.clone();
-            renamed(&mut again, "service/", &format!("service-{round}/"));
-            renamed(&mut again, "contested/", &format!("contested-{round}/"));
+            let names = [("service/", format!("service-{round}/")), ("contested/", format!("contested-{round}/"))];
             let first = run.events.len() as u64;
-            for event in &mut again.events {
-                event.index += first;
+            run.events.extend(texts.iter().map(|text| {
+                let text = names.iter().fold(text.clone(), |text, (from, to)| text.replace(from, to));
+                let mut event: Event = serde_json::from_str(&text).expect("it is still an event");
+                event.index = first + places[&event.index];
                 event.time += round * length;
-                event.end_of = event.end_of.map(|index| index + first);
+                event.end_of = event.end_of.and_then(|index| places.get(&index)).map(|at| first + at);
                 if let What::Fault(fault) = &mut event.what {
                     fault.id += round * 100;
                 }
-            }
-            // The last word on conflicts comes at the end; four of five looks are left out, which are most of the events.
-            let looks = |event: &Event| matches!(event.what, What::View(_)) && !event.index.is_multiple_of(5);
-            run.events.extend(again.events.iter().filter(|event| !looks(event)).cloned());
+                event
+            }));
         }
-        run.events.iter_mut().enumerate().for_each(|(at, event)| event.index = at as u64);
     }
 }
 

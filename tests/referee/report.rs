@@ -108,3 +108,21 @@ fn the_same_runs_make_the_same_report() {
     let (one, two) = (written(), written());
     assert!(one.0 == two.0 && one.1 == two.1);
 }
+
+#[test]
+fn the_group_strip_has_what_every_node_showed() {
+    let (page, _) = written();
+    let (_, data) = page.split_once("id=\"data\">").expect("the element");
+    let data: Value = serde_json::from_str(data.split_once("</script>").expect("its end").0).expect("it is JSON");
+    assert_eq!(data["groups"], serde_json::json!(["workers"]));
+    for system in data["systems"].as_array().expect("a list") {
+        let nodes = system["groups"][0]["nodes"].as_array().expect("lanes");
+        assert_eq!(nodes.len(), 5);
+        for lane in nodes {
+            let stretches = lane.as_array().expect("stretches");
+            let ends = |at: usize| stretches[at][1].as_f64().expect("a time");
+            assert!((1..stretches.len()).all(|at| ends(at - 1) <= stretches[at][0].as_f64().expect("a time")));
+            assert!(stretches.last().expect("it was looked at")[2].as_u64() > Some(0), "{system}");
+        }
+    }
+}

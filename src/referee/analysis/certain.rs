@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::evidence::last_proof;
 use super::faults::ms;
 use super::grants::Grant;
 use super::story::Story;
@@ -21,25 +22,31 @@ pub struct Overlap {
     pub owners: (String, String),
     pub from_ms: f64,
     pub to_ms: f64,
+    /// The calls that made both certain, by their places in the story.
+    #[serde(skip)]
+    pub calls: Vec<usize>,
 }
 
 pub fn find(story: &Story) -> Certainties {
     let mut found = Certainties::default();
     for name in story.names.keys() {
-        let mut stretches: Vec<(u64, u64, &str)> = Vec::new();
+        let mut stretches: Vec<(u64, u64, &str, &Grant)> = Vec::new();
         for grant in story.names.of(name) {
             let of_grant = certain(story, grant);
             found.owners += usize::from(!of_grant.is_empty());
-            stretches.extend(of_grant.into_iter().map(|(from, to)| (from, to, grant.owner)));
+            stretches.extend(of_grant.into_iter().map(|(from, to)| (from, to, grant.owner, grant)));
         }
-        stretches.sort_unstable();
-        for (at, (from, to, owner)) in stretches.iter().enumerate() {
-            for (other_from, other_to, other) in stretches[at + 1..].iter().take_while(|(f, _, _)| f < to) {
+        stretches.sort_by_key(|(from, to, owner, _)| (*from, *to, *owner));
+        for (at, (from, to, owner, grant)) in stretches.iter().enumerate() {
+            for (other_from, other_to, other, later) in stretches[at + 1..].iter().take_while(|(f, ..)| f < to) {
                 let (from, to) = (*from.max(other_from), *to.min(other_to));
                 if owner != other && from < to {
                     let owners = (owner.to_string(), other.to_string());
                     let (from_ms, to_ms) = (ms(from), ms(to));
-                    found.overlaps.push(Overlap { name: name.to_owned(), owners, from_ms, to_ms });
+                    let proof = |grant: &Grant| grant.lease.and_then(|lease| last_proof(story, lease, from));
+                    let calls = [Some(grant.op), Some(later.op), proof(grant), proof(later)];
+                    let calls = calls.into_iter().flatten().collect();
+                    found.overlaps.push(Overlap { name: name.to_owned(), owners, from_ms, to_ms, calls });
                 }
             }
         }

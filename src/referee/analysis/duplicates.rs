@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::faults::{Span, ms};
 use super::grants::Grant;
 use super::story::Story;
-use super::views::Seen;
+use super::views::{Seen, Told};
 
 /// A stretch in which a name had more than one owner.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -102,10 +102,8 @@ pub fn hold_of(story: &Story, grant: &Grant) -> Span {
     let mut span = story.names.surely_held(grant, story.run_end());
     let taken_away = story.is_recorded_loser(grant) || story.names.may_end_at(grant).is_none();
     if !story.one_order() && taken_away {
-        let told = story
-            .told
-            .iter()
-            .filter(|told| told.records.iter().any(|record| record.name == grant.key && record.loser.1 == grant.token));
+        let records = |told: &&Told| told.records.iter().any(|r| r.name == grant.key && r.loser.1 == grant.token);
+        let told = story.told.iter().filter(|_| story.is_recorded_loser(grant)).filter(records);
         let known = told.map(|told| told.at).min().into_iter().chain(withdrawn_at(story, grant)).min();
         span.to = span.to.min(known.unwrap_or(u64::MAX)).max(span.from);
     }
@@ -128,13 +126,15 @@ fn held_by_clients<'a>(story: &'a Story, name: &str) -> Vec<Hold<'a>> {
 /// shown, when its own node was first looked at and did not show it.
 pub fn withdrawn_at(story: &Story, grant: &Grant) -> Option<u64> {
     let shows = |seen: &Seen| seen.view.names.get(grant.key).is_some_and(|(_, token)| token == grant.token);
-    let Some(last) = story.views.iter().rposition(shows) else {
-        return story.views.iter().find(|seen| Some(seen.node) == grant.node && seen.from >= grant.acked).map(|s| s.at);
+    let range = story.showing(grant.key);
+    let (first, showing) = (range.start, &story.views[range]);
+    let Some(last) = showing.iter().rposition(shows) else {
+        return story.views_from(grant.acked).find(|seen| Some(seen.node) == grant.node).map(|seen| seen.at);
     };
-    let since = &story.views[last + 1..];
-    let nodes: BTreeSet<u64> = story.views.iter().filter(|seen| shows(seen)).map(|seen| seen.node).collect();
-    let looked_at: BTreeSet<u64> = since.iter().map(|seen| seen.node).collect();
-    nodes.is_subset(&looked_at).then_some(story.views[last].at)
+    let nodes: BTreeSet<u64> = showing.iter().filter(|seen| shows(seen)).map(|seen| seen.node).collect();
+    let since = &story.views[first + last + 1..];
+    let looked_at = nodes.iter().all(|node| since.iter().any(|seen| seen.node == *node));
+    looked_at.then_some(showing[last].at)
 }
 
 /// From the first to the last of the looks in a row that showed the same grant, the node showed it all along; cut off where somebody
@@ -150,7 +150,7 @@ fn shown_by_nodes<'a>(story: &'a Story, name: &str) -> Vec<Hold<'a>> {
                 holds.push(Hold { owner, node: Some(*node), span });
             }
         };
-        for seen in story.views.iter().filter(|seen| seen.node == *node) {
+        for seen in story.views[story.showing(name)].iter().filter(|seen| seen.node == *node) {
             let now = seen.view.names.get(name).map(|(owner, token)| (owner.as_str(), token.as_str()));
             match (&mut row, now) {
                 (Some((owner, token, span)), Some(now)) if now == (*owner, *token) => span.to = seen.from,

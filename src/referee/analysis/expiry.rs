@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+use super::evidence::last_proof;
 use super::faults::{ms, ns};
 use super::grants::Grant;
 use super::ops::Op;
@@ -45,6 +46,21 @@ pub struct Mistimed {
     pub key: String,
     pub at_ms: f64,
     pub why: String,
+    /// When what its time is counted from was sent.
+    #[serde(skip)]
+    pub since_ms: f64,
+    /// The calls' places in the story.
+    #[serde(skip)]
+    pub calls: Vec<usize>,
+}
+
+impl Mistimed {
+    fn new(story: &Story, lease: &str, key: &str, at: u64, why: String, mut calls: Vec<usize>) -> Self {
+        let proof = last_proof(story, lease, at);
+        calls.extend(proof);
+        let since_ms = ms(proof.map_or(at, |proof| story.ops[proof].invoked.min(at)));
+        Self { lease: lease.to_owned(), key: key.to_owned(), at_ms: ms(at), why, since_ms, calls }
+    }
 }
 
 pub fn find(story: &Story) -> Expiry {
@@ -73,12 +89,10 @@ fn told_early(story: &Story, found: &mut Expiry) {
     for (id, lease) in &story.leases {
         let Some(told) = lease.told_ended else { continue };
         if told.time < lease.may_end() {
-            found.early.push(Mistimed {
-                lease: id.to_string(),
-                key: String::new(),
-                at_ms: ms(told.time),
-                why: format!("a keep-alive was told that it had ended, {}", before(lease, told.time)),
-            });
+            let why = format!("a keep-alive was told that it had ended, {}", before(lease, told.time));
+            let call = story.ops.iter().position(|op| op.index == told.invoked_at as u64);
+            let calls = call.into_iter().collect();
+            found.early.push(Mistimed::new(story, id, "", told.time, why, calls));
         }
     }
 }
@@ -104,12 +118,10 @@ fn seen_expiring(story: &Story, found: &mut Expiry) {
             shown.insert(id, event.time);
             let stayed = story.one_order() || (!is_passed_on(story, id) && lease.doubtful.is_empty());
             if event.time < lease.may_end() && !lease.proofs.is_empty() && stayed {
-                found.early.push(Mistimed {
-                    lease: id.to_owned(),
-                    key: change.key.clone(),
-                    at_ms: ms(event.time),
-                    why: format!("a watcher was told that it had run out, {}", before(lease, event.time)),
-                });
+                let why = format!("a watcher was told that it had run out, {}", before(lease, event.time));
+                let bound = story.names.of(&change.key).iter().chain(story.groups.of(&change.key));
+                let calls = bound.filter(|grant| grant.lease == Some(id)).map(|grant| grant.op).collect();
+                found.early.push(Mistimed::new(story, id, &change.key, event.time, why, calls));
             }
         }
     }
@@ -140,23 +152,20 @@ fn contradicted(story: &Story, grant: &Grant, found: &mut Expiry) {
     let successor = story.names.of(grant.key).iter().find(|other| {
         other.fresh && other.owner != grant.owner && other.invoked >= grant.acked && other.acked < held_until
     });
-    let read = story.ops.iter().filter(|_| story.run.promises.linearizable).find(|op| {
+    let read = story.ops.iter().enumerate().filter(|_| story.run.promises.linearizable).find(|(_, op)| {
         op.key() == Key::Name(grant.key)
             && op.invoked >= grant.acked
             && op.acked().is_some_and(|acked| acked < held_until)
             && shows(op).is_some_and(|shown| shown != Some(grant.token))
     });
-    let (at, what) = match (successor, read) {
-        (Some(other), _) => (other.acked, format!("{} was granted {}", other.owner, grant.key)),
-        (None, Some(op)) => (op.acked().unwrap_or(op.invoked), op.tell()),
+    let (at, what, call) = match (successor, read) {
+        (Some(other), _) => (other.acked, format!("{} was granted {}", other.owner, grant.key), other.op),
+        (None, Some((place, op))) => (op.acked().unwrap_or(op.invoked), op.tell(), place),
         (None, None) => return,
     };
-    found.early.push(Mistimed {
-        lease: grant.lease.unwrap_or_default().to_owned(),
-        key: grant.key.to_owned(),
-        at_ms: ms(at),
-        why: format!("{} held it under the lease, yet: {what}, {}", grant.owner, before(lease, at)),
-    });
+    let why = format!("{} held it under the lease, yet: {what}, {}", grant.owner, before(lease, at));
+    let id = grant.lease.unwrap_or_default();
+    found.early.push(Mistimed::new(story, id, grant.key, at, why, vec![grant.op, call]));
 }
 
 /// Whose grant an answer shows; the inner none: nobody's. None: it shows nothing.
@@ -177,25 +186,19 @@ fn overstayed(story: &Story, grant: &Grant, found: &mut Expiry) {
     }
     let ends = |from: u64| from + lease.ttl_ns + GRACE_NS + SLACK_NS;
     let touched = lease.last_touched();
-    let seen = story.ops.iter().find(|op| {
+    let seen = story.ops.iter().enumerate().find(|(_, op)| {
         op.key() == Key::Name(grant.key)
             && op.acked().is_some()
             && op.invoked > ends(touched)
             && shows(op) == Some(Some(grant.token))
             && op.invoked > ends(last_disturbance(story, op.invoked))
     });
-    if let Some(op) = seen {
+    if let Some((place, op)) = seen {
         let since = ms(op.invoked.saturating_sub(touched));
-        found.late.push(Mistimed {
-            lease: grant.lease.unwrap_or_default().to_owned(),
-            key: grant.key.to_owned(),
-            at_ms: ms(op.invoked),
-            why: format!(
-                "{}, {since:.0} ms after the last keep-alive of its lease of {:.0} ms",
-                op.tell(),
-                ms(lease.ttl_ns)
-            ),
-        });
+        let ttl = ms(lease.ttl_ns);
+        let why = format!("{}, {since:.0} ms after the last keep-alive of its lease of {ttl:.0} ms", op.tell());
+        let id = grant.lease.unwrap_or_default();
+        found.late.push(Mistimed::new(story, id, grant.key, op.invoked, why, vec![grant.op, place]));
     }
 }
 

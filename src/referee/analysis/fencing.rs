@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::certain::certain;
-use super::faults::ms;
+use super::evidence::{Evidence, last_proof};
+use super::faults::{Span, ms};
 use super::grants::Grant;
 use super::story::Story;
 use crate::referee::history::What;
@@ -16,13 +17,13 @@ pub struct Fencing {
     /// Pairs of grants of one name of which one surely came first.
     pub pairs: usize,
     /// Tokens that did not rise, or that two grants had.
-    pub disordered: Vec<String>,
+    pub disordered: Vec<Evidence>,
     pub writes: usize,
     pub accepted: usize,
     /// Writes by former owners that their tokens stopped.
     pub saves: usize,
     /// Writes that should have been stopped, and writes of certain owners that were.
-    pub broken: Vec<String>,
+    pub broken: Vec<Evidence>,
 }
 
 pub fn find(story: &Story) -> Fencing {
@@ -39,10 +40,8 @@ fn tokens(story: &Story, name: &str, found: &mut Fencing) {
     let mut owners: BTreeMap<&str, &Grant> = BTreeMap::new();
     for grant in &grants {
         if let Some(other) = owners.insert(grant.token, grant).filter(|other| other.owner != grant.owner) {
-            found.disordered.push(format!(
-                "{name}: {} and {} were both granted it with token {}",
-                other.owner, grant.owner, grant.token
-            ));
+            let what = format!("{} and {} were both granted it with token {}", other.owner, grant.owner, grant.token);
+            found.disordered.push(Evidence::new(name, what, between(other, grant), [other.op, grant.op]));
         }
     }
     // By acknowledgement: the greatest token of those acknowledged before each invocation is enough to look at.
@@ -52,16 +51,16 @@ fn tokens(story: &Story, name: &str, found: &mut Fencing) {
         let Some((greatest, other)) = before.max_by(|a, b| a.0.cmp(&b.0)) else { continue };
         found.pairs += 1;
         if greatest > order {
-            found.disordered.push(format!(
-                "{name}: {} was granted it at {:.3} s with token {}, after {} with the greater {}",
-                grant.owner,
-                ms(grant.acked) / 1e3,
-                grant.token,
-                other.owner,
-                other.token
-            ));
+            let (at, owner, token) = (ms(grant.acked) / 1e3, grant.owner, grant.token);
+            let after = format!("after {} with the greater {}", other.owner, other.token);
+            let what = format!("{owner} was granted it at {at:.3} s with token {token}, {after}");
+            found.disordered.push(Evidence::new(name, what, between(other, grant), [other.op, grant.op]));
         }
     }
+}
+
+fn between(one: &Grant, other: &Grant) -> Span {
+    Span { from: one.acked.min(other.acked), to: one.acked.max(other.acked) }
 }
 
 fn writes(story: &Story, found: &mut Fencing) {
@@ -78,11 +77,12 @@ fn writes(story: &Story, found: &mut Fencing) {
                 found.accepted += 1;
                 match latest.get(name.as_str()) {
                     Some(later) if later.owner != grant.owner && grant.acked < later.invoked => {
-                        found.broken.push(format!(
-                            "{name}: at {at:.3} s {owner} wrote with token {token}, although {}, who was granted it later, had written \
-                             before",
+                        let what = format!(
+                            "at {at:.3} s {owner} wrote with token {token}, although {}, who was granted it later, had written before",
                             later.owner
-                        ));
+                        );
+                        let span = Span { from: later.acked, to: event.time };
+                        found.broken.push(Evidence::new(name, what, span, [grant.op, later.op]));
                     }
                     Some(later) if later.acked >= grant.acked => {}
                     _ => drop(latest.insert(name, grant)),
@@ -91,10 +91,16 @@ fn writes(story: &Story, found: &mut Fencing) {
             false => {
                 let sure = certain(story, grant).iter().any(|(from, to)| (*from..*to).contains(&event.time));
                 match sure {
-                    true => found.broken.push(format!(
-                        "{name}: at {at:.3} s {owner} was certain to own it, and was refused with token {token} after {}",
-                        greatest.as_deref().unwrap_or("none")
-                    )),
+                    true => {
+                        let after = greatest.as_deref().unwrap_or("none");
+                        let what = format!(
+                            "at {at:.3} s {owner} was certain to own it, and was refused with token {token} after {after}"
+                        );
+                        let proof = grant.lease.and_then(|lease| last_proof(story, lease, event.time));
+                        let calls = [Some(grant.op), proof].into_iter().flatten().collect::<Vec<_>>();
+                        let span = Span { from: grant.acked, to: event.time };
+                        found.broken.push(Evidence::new(name, what, span, calls));
+                    }
                     false => found.saves += 1,
                 }
             }

@@ -1,7 +1,7 @@
 //! From a history to verdicts: pure functions of what was recorded, each asking one question.
 //!
 //! [`story`] puts a run in order once ([`ops`] pairs calls, [`faults`] tells when what was in force, [`views`] what the observer saw,
-//! [`grants`] what was granted and what may have ended it, [`survival`] who surely knows of an operation). Then each question has
+//! [`grants`] what was granted and what may have ended it, [`survival`] who surely knows of an operation; [`evidence`] tells what convicts). Then each question has
 //! its file: [`linearizable`], [`duplicates`], [`certain`], [`fencing`], [`expiry`], [`lost`], [`stale`], [`sessions`], [`sets`],
 //! [`convergence`], [`conflicts`], [`tidings`], [`watches`] (by [`streams`]), [`availability`], [`latency`]; and [`verdict`] holds the answers against what the system promised. Everything is measured on every system.
 
@@ -10,6 +10,7 @@ pub mod certain;
 pub mod conflicts;
 pub mod convergence;
 pub mod duplicates;
+pub mod evidence;
 pub mod expiry;
 pub mod faults;
 pub mod fencing;

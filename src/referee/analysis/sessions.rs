@@ -34,10 +34,6 @@ impl Sessions {
             reads => (anomalies as f64 * 100_000.0 / reads as f64).round() / 10.0,
         }
     }
-
-    pub fn all(&self) -> usize {
-        self.read_your_writes + self.monotonic_reads + self.monotonic_writes + self.writes_follow_reads
-    }
 }
 
 /// What a session knows of one name.

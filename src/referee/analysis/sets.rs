@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 
-use super::faults::ms;
+use super::evidence::Evidence;
+use super::faults::{Span, ms};
 use super::story::Story;
 use crate::referee::history::What;
 
@@ -24,29 +25,33 @@ pub struct Sets {
     pub stable_after_p99_ms: f64,
     pub stable_after_max_ms: f64,
     /// Lists that named a member more than once.
-    pub twice: Vec<String>,
+    pub twice: Vec<Evidence>,
     /// Lists that were read.
     pub lists: usize,
 }
 
 pub fn find(story: &Story) -> Sets {
     let mut found = Sets::default();
-    let lists = story.ops.iter().filter(|op| op.acked().is_some()).filter_map(|op| match op.what {
-        What::Members { group, result: Some(list) } => Some((op, group.as_str(), list)),
-        _ => None,
-    });
+    let lists =
+        story.ops.iter().enumerate().filter(|(_, op)| op.acked().is_some()).filter_map(|(at, op)| match op.what {
+            What::Members { group, result: Some(list) } => Some((at, op, group.as_str(), list)),
+            _ => None,
+        });
     let lists = lists.collect::<Vec<_>>();
     found.lists = lists.len();
-    for (op, group, list) in &lists {
+    for (place, op, group, list) in &lists {
         if let Some(member) = list.twice.first() {
             let at = ms(op.invoked) / 1e3;
-            found.twice.push(format!("{group}: {member} is listed more than once, at {at:.3} s: {}", op.tell()));
+            let what = format!("{member} is listed more than once, at {at:.3} s: {}", op.tell());
+            let span = Span { from: op.invoked, to: op.ended.unwrap_or(op.invoked) };
+            found.twice.push(Evidence::new(group, what, span, [*place]));
         }
     }
     let mut after = Vec::new();
     for grant in story.groups.all().filter(|grant| story.groups.may_end_at(grant).is_none()) {
-        let of_group = lists.iter().filter(|(op, group, _)| *group == grant.key && op.invoked > grant.acked);
-        let seen = of_group.map(|(op, _, list)| (op.invoked, list.members.contains(grant.owner))).collect::<Vec<_>>();
+        let of_group = lists.iter().filter(|(_, op, group, _)| *group == grant.key && op.invoked > grant.acked);
+        let seen =
+            of_group.map(|(_, op, _, list)| (op.invoked, list.members.contains(grant.owner))).collect::<Vec<_>>();
         found.members += 1;
         let (last_with, last_without) = (
             seen.iter().filter(|(_, there)| *there).map(|(at, _)| *at).max(),

@@ -1,6 +1,7 @@
 //! A run, read once and put in order, so that each analysis asks its own question only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 use super::faults::Faults;
 use super::grants::{self, Grant, Grants};
@@ -28,6 +29,12 @@ pub struct Story<'a> {
     /// The nodes among which everything is mended in the end.
     core: Vec<NodeId>,
     last_write: BTreeMap<Key<'a>, u64>,
+    /// Answered reads of each name and group, by their places among the calls.
+    reads: HashMap<Key<'a>, Vec<usize>>,
+    /// Where among the views the first and the last are that show a name.
+    showing: HashMap<&'a str, Range<usize>>,
+    /// Names and tokens of what lost a conflict, by any node's word.
+    losers: HashSet<(&'a str, &'a str)>,
     /// Where the last change may be the end of a lease.
     ends_with_lease: BTreeSet<Key<'a>>,
 }
@@ -77,6 +84,20 @@ impl<'a> Story<'a> {
             let last = last_write.entry(op.key()).or_insert(at);
             *last = at.max(*last);
         }
+        let mut reads: HashMap<Key, Vec<usize>> = HashMap::new();
+        for (at, op) in ops.iter().enumerate().filter(|(_, op)| op.acked().is_some()) {
+            if matches!(op.what, What::Whereis { .. } | What::Members { .. }) {
+                reads.entry(op.key()).or_default().push(at);
+            }
+        }
+        let mut showing: HashMap<&str, Range<usize>> = HashMap::new();
+        for (at, seen) in views.iter().enumerate() {
+            for name in seen.view.names.keys() {
+                showing.entry(name).or_insert(at..at).end = at + 1;
+            }
+        }
+        let records = told.iter().flat_map(|told| told.records);
+        let losers = records.map(|record| (record.name.as_str(), record.loser.1.as_str())).collect();
         let core = faults.core(&run.header.nodes);
         let mut story = Self {
             run,
@@ -89,6 +110,9 @@ impl<'a> Story<'a> {
             leases,
             core,
             last_write,
+            reads,
+            showing,
+            losers,
             ends_with_lease: BTreeSet::new(),
         };
         for (key, _, until) in story.expiries() {
@@ -151,15 +175,12 @@ impl<'a> Story<'a> {
     pub fn last_words(&self, name: &str) -> Vec<LastWord<'_>> {
         let Some(from) = self.final_from(Key::Name(name)) else { return Vec::new() };
         let mut last = Latest::default();
-        let in_core = |op: &&Op| op.node.is_none_or(|node| self.in_core(node));
-        for op in self.ops.iter().filter(|op| op.invoked >= from).filter(in_core) {
-            if let (What::Whereis { name: of, result: Some(Found { owner, token }) }, Some(at)) = (op.what, op.acked())
-                && of == name
-            {
+        for op in self.last_reads(Key::Name(name), from) {
+            if let (What::Whereis { result: Some(Found { owner, token }), .. }, Some(at)) = (op.what, op.acked()) {
                 last.add(op.node, op.invoked, LastWord { owner: owner.as_deref(), token: token.as_deref(), at });
             }
         }
-        for seen in self.views.iter().filter(|seen| seen.from >= from && self.in_core(seen.node)) {
+        for seen in self.views_from(from).filter(|seen| self.in_core(seen.node)) {
             let held = seen.view.names.get(name);
             let (owner, token) = (held.map(|held| held.0.as_str()), held.map(|held| held.1.as_str()));
             last.add(Some(seen.node), seen.from, LastWord { owner, token, at: seen.at });
@@ -171,19 +192,35 @@ impl<'a> Story<'a> {
     pub fn last_members(&self, group: &str, member: &str) -> Vec<bool> {
         let Some(from) = self.final_from(Key::Group(group)) else { return Vec::new() };
         let mut last = Latest::default();
-        let in_core = |op: &&Op| op.node.is_none_or(|node| self.in_core(node));
-        for op in self.ops.iter().filter(|op| op.invoked >= from && op.acked().is_some()).filter(in_core) {
-            if let What::Members { group: of, result: Some(found) } = op.what
-                && of == group
-            {
+        for op in self.last_reads(Key::Group(group), from) {
+            if let What::Members { result: Some(found), .. } = op.what {
                 last.add(op.node, op.invoked, found.members.contains(member));
             }
         }
-        for seen in self.views.iter().filter(|seen| seen.from >= from && self.in_core(seen.node)) {
+        for seen in self.views_from(from).filter(|seen| self.in_core(seen.node)) {
             let there = seen.view.groups.get(group).is_some_and(|members| members.contains(member));
             last.add(Some(seen.node), seen.from, there);
         }
         last.all()
+    }
+
+    /// Answered reads of the key by the core that began at that time or later.
+    fn last_reads<'s>(&'s self, key: Key<'s>, from: u64) -> impl Iterator<Item = &'s Op<'a>> {
+        let of_key = self.reads.get(&key).map_or(&[][..], Vec::as_slice);
+        let begin = of_key.partition_point(|at| self.ops[*at].invoked < from);
+        let ops = of_key[begin..].iter().map(|at| &self.ops[*at]);
+        ops.filter(|op| op.node.is_none_or(|node| self.in_core(node)))
+    }
+
+    /// Looks that began at that time or later.
+    pub fn views_from(&self, from: u64) -> impl Iterator<Item = &Seen<'a>> {
+        // They are in the order in which they ended, and none ended before it began.
+        self.views[self.views.partition_point(|seen| seen.at < from)..].iter().filter(move |seen| seen.from >= from)
+    }
+
+    /// Where among the views those lie that show the name: none before, none after.
+    pub fn showing(&self, name: &str) -> Range<usize> {
+        self.showing.get(name).cloned().unwrap_or(0..0)
     }
 
     pub fn grant(&self, name: &str, token: &str) -> Option<&Grant<'a>> {
@@ -192,8 +229,6 @@ impl<'a> Story<'a> {
 
     /// Whether some node told a record of its loss.
     pub fn is_recorded_loser(&self, grant: &Grant) -> bool {
-        self.told
-            .iter()
-            .any(|told| told.records.iter().any(|record| record.name == grant.key && record.loser.1 == grant.token))
+        self.losers.contains(&(grant.key, grant.token))
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::faults::{ms, ns};
+use super::evidence::Evidence;
+use super::faults::{Span, ms, ns};
 use super::story::Story;
 use crate::referee::history::{Conflict, KeptAlive, What};
 use crate::referee::watched::{ChangeKind, Watched};
@@ -15,9 +16,9 @@ pub struct Tidings {
     pub owed: usize,
     /// Those of them whose owners were told.
     pub told: usize,
-    pub missing: Vec<String>,
+    pub missing: Vec<Evidence>,
     /// Told to a lease of which no grant was the loser, or not as the nodes' records have it.
-    pub wrong: Vec<String>,
+    pub wrong: Vec<Evidence>,
 }
 
 pub fn find(story: &Story) -> Tidings {
@@ -25,11 +26,11 @@ pub fn find(story: &Story) -> Tidings {
     let records =
         story.told.iter().flat_map(|told| told.records).map(|r| (r.id.as_str(), r)).collect::<BTreeMap<_, _>>();
     let mut told: BTreeSet<(&str, &str)> = BTreeSet::new();
-    for op in &story.ops {
+    for (at, op) in story.ops.iter().enumerate() {
         let What::KeepAlive { lease, result: Some(KeptAlive::Alive { lost, .. }), .. } = op.what else { continue };
         for record in lost {
             told.insert((lease, &record.id));
-            wrong_party(story, lease, record, &records, &mut found);
+            wrong_party(story, at, lease, record, &records, &mut found);
         }
     }
     let known = known_since(story);
@@ -38,22 +39,23 @@ pub fn find(story: &Story) -> Tidings {
         let (Some(id), Some(since)) = (grant.lease, known.get(&(grant.key, grant.token))) else { continue };
         let Some(lease) = story.leases.get(id) else { continue };
         let late = since + ns(story.run.bounds.confirmation);
-        if !lease.proofs.iter().any(|proof| proof.sent > late) {
+        let Some(first) = lease.proofs.iter().find(|proof| proof.sent > late) else { continue };
+        found.owed += 1;
+        if told.contains(&(id, record.id.as_str())) {
+            found.told += 1;
             continue;
         }
-        found.owed += 1;
-        match told.contains(&(id, record.id.as_str())) {
-            true => found.told += 1,
-            false => found.missing.push(format!(
-                "{}: {} lost it before {:.3} s, kept its lease alive after that, and was never told",
-                record.name,
-                record.loser.0,
-                ms(*since) / 1e3
-            )),
-        }
+        let (loser, at) = (&record.loser.0, ms(*since) / 1e3);
+        let what = format!("{loser} lost it before {at:.3} s, kept its lease alive after that, and was never told");
+        let kept = story
+            .ops
+            .iter()
+            .position(|op| op.invoked == first.sent && matches!(op.what, What::KeepAlive { lease, .. } if lease == id));
+        let calls = [grant.op].into_iter().chain(kept).collect::<Vec<_>>();
+        found.missing.push(Evidence::new(&record.name, what, Span { from: *since, to: first.acked }, calls));
     }
-    found.wrong.sort();
-    found.wrong.dedup();
+    found.wrong.sort_by(|a, b| a.line.cmp(&b.line));
+    found.wrong.dedup_by(|a, b| a.line == b.line);
     found
 }
 
@@ -71,22 +73,22 @@ fn known_since<'a>(story: &Story<'a>) -> BTreeMap<(&'a str, &'a str), u64> {
 
 fn wrong_party(
     story: &Story,
+    at: usize,
     lease: &str,
     record: &Conflict,
     records: &BTreeMap<&str, &Conflict>,
     found: &mut Tidings,
 ) {
+    let op = &story.ops[at];
+    let span = Span { from: op.invoked, to: op.ended.unwrap_or(op.invoked) };
     let mine = story.names.of(&record.name).iter().any(|g| g.token == record.loser.1 && g.lease == Some(lease));
     let silent = story.names.silent(&record.name).iter().any(|silent| silent.owner == record.loser.0);
     if !mine && !silent {
-        found.wrong.push(format!(
-            "{}: lease {lease} was told of the loss of {}, which is not bound to it",
-            record.name, record.loser.0
-        ));
+        let what = format!("lease {lease} was told of the loss of {}, which is not bound to it", record.loser.0);
+        found.wrong.push(Evidence::new(&record.name, what, span, [at]));
     }
     if records.get(record.id.as_str()).is_some_and(|other| *other != record) {
-        found
-            .wrong
-            .push(format!("{}: record {} was told to its loser otherwise than nodes have it", record.name, record.id));
+        let what = format!("record {} was told to its loser otherwise than nodes have it", record.id);
+        found.wrong.push(Evidence::new(&record.name, what, span, [at]));
     }
 }

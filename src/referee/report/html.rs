@@ -6,10 +6,11 @@ use super::{Judged, page};
 
 const PAGE: &str = include_str!("assets/page.html");
 const STYLE: &str = include_str!("assets/page.css");
-const SCRIPTS: [&str; 6] = [
+const SCRIPTS: [&str; 7] = [
     include_str!("assets/frame.js"),
     include_str!("assets/charts.js"),
     include_str!("assets/timeline.js"),
+    include_str!("assets/groups.js"),
     include_str!("assets/verdicts.js"),
     include_str!("assets/anomalies.js"),
     include_str!("assets/page.js"),

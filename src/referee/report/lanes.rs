@@ -59,6 +59,8 @@ struct GrantBar<'a> {
     maybe: Option<f64>,
     token: &'a str,
     node: Option<NodeId>,
+    /// When its lease runs out unless it is kept alive again, by the last keep-alive that was answered; none: it has no lease.
+    due: Option<f64>,
     /// Why it ended: `given up`, `lost` to another, `gone` from all nodes, or nothing: the run did.
     end: &'static str,
 }
@@ -162,19 +164,27 @@ fn node_lane<'a>(
     name: &str,
     shown: &mut Vec<(&'a str, &'a str)>,
 ) -> Vec<(f64, f64, usize)> {
+    let looks = story.views.iter().filter(|seen| seen.node == node);
+    stretches(looks.map(|seen| {
+        let held = seen.view.names.get(name);
+        (seen.at, held.map(|(owner, token)| place(shown, (owner, token))))
+    }))
+}
+
+/// From looks in a row, when each was and what it showed: from when until when each thing was shown.
+pub(super) fn stretches(looks: impl Iterator<Item = (u64, Option<usize>)>) -> Vec<(f64, f64, usize)> {
     let mut lane = Vec::new();
     let mut open: Option<(u64, u64, usize)> = None;
-    for seen in story.views.iter().filter(|seen| seen.node == node) {
-        let now = seen.view.names.get(name).map(|(owner, token)| place(shown, (owner, token)));
+    for (at, now) in looks {
         if let Some((from, last, before)) = open {
-            let hole = seen.at > last + HOLE_NS;
+            let hole = at > last + HOLE_NS;
             if !hole && now == Some(before) {
-                open = Some((from, seen.at, before));
+                open = Some((from, at, before));
                 continue;
             }
-            lane.push((ms(from), ms(if hole { last } else { seen.at }), before));
+            lane.push((ms(from), ms(if hole { last } else { at }), before));
         }
-        open = now.map(|now| (seen.at, seen.at, now));
+        open = now.map(|now| (at, at, now));
     }
     lane.extend(open.map(|(from, last, which)| (ms(from), ms(last), which)));
     lane
@@ -241,6 +251,7 @@ fn granted<'a>(story: &Story, grant: &Grant<'a>) -> GrantBar<'a> {
         maybe: maybe.filter(|maybe| *maybe > until).map(ms),
         token: grant.token,
         node: grant.node,
+        due: due(story, grant),
         end,
     }
 }
@@ -256,6 +267,13 @@ fn perhaps<'a>(story: &Story, silent: &Silent<'a>) -> GrantBar<'a> {
         maybe: Some(ms(again.unwrap_or_else(|| story.run_end()))),
         token: "",
         node: None,
+        due: None,
         end: "",
     }
+}
+
+/// Nothing of a lease that outlasts the run or was revoked.
+fn due(story: &Story, grant: &Grant) -> Option<f64> {
+    let lease = story.leases.get(grant.lease?).filter(|lease| !lease.proofs.is_empty() && lease.revoked.is_none())?;
+    Some(lease.due()).filter(|due| *due < story.run_end()).map(ms)
 }

@@ -6,6 +6,7 @@
 mod anomalies;
 pub mod data;
 mod doubles;
+mod groups;
 mod html;
 mod json;
 mod lanes;

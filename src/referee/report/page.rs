@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::anomalies::{self, Anomalies};
 use super::data::Run;
+use super::groups::{self, GroupStrip};
 use super::json::{FactLine, SkippedLine, fact_lines, skipped_lines};
 use super::lanes::{self, NameLanes};
 use super::{Judged, doubles, prose, table};
@@ -38,6 +39,8 @@ pub(super) struct Page<'a> {
     figures: Vec<FigureRow>,
     /// The names that the timeline offers, and whether each was contested.
     names: Vec<(&'a str, bool)>,
+    /// The groups that the strip offers.
+    groups: Vec<&'a str>,
     systems: Vec<System<'a>>,
 }
 
@@ -68,6 +71,7 @@ struct System<'a> {
     /// Heals: time, and how long until all agreed.
     heals: Vec<(f64, Option<f64>)>,
     names: Vec<NameLanes<'a>>,
+    groups: Vec<GroupStrip<'a>>,
     anomalies: Anomalies,
     facts: Vec<FactLine<'a>>,
 }
@@ -85,6 +89,7 @@ pub(super) fn page(judged: &Judged) -> Page<'_> {
     let set = &judged.set;
     let stories: Vec<(Story, &Findings)> = set.runs.iter().map(Story::of).zip(&judged.findings).collect();
     let wanted = lanes::choose(&stories);
+    let groups = groups::choose(stories.iter().map(|(story, _)| story));
     let contested = |name: &str| {
         judged.findings.iter().any(|found| {
             found.conflicts.contested.iter().any(|other| other == name)
@@ -110,12 +115,20 @@ pub(super) fn page(judged: &Judged) -> Page<'_> {
             .runs
             .iter()
             .zip(&stories)
-            .map(|(run, (story, found))| system(run, story, found, &wanted, set.runs.len()))
+            .map(|(run, (story, found))| system(run, story, found, &wanted, &groups, set.runs.len()))
             .collect(),
+        groups,
     }
 }
 
-fn system<'a>(run: &'a Run, story: &Story<'a>, found: &'a Findings, wanted: &[&'a str], systems: usize) -> System<'a> {
+fn system<'a>(
+    run: &'a Run,
+    story: &Story<'a>,
+    found: &'a Findings,
+    wanted: &[&'a str],
+    groups: &[&'a str],
+    systems: usize,
+) -> System<'a> {
     let promises = found.promises.iter().map(|promise| PromiseLine {
         id: promise.id,
         promised: promise.promised,
@@ -139,6 +152,7 @@ fn system<'a>(run: &'a Run, story: &Story<'a>, found: &'a Findings, wanted: &[&'
         divergence: divergence(&found.convergence.divergence),
         heals: found.convergence.heals.iter().map(|heal| (heal.at_ms, heal.agreed_after_ms)).collect(),
         names: lanes::all(story, found, wanted, &doubles, lanes::MARKS_MAX / systems),
+        groups: groups::all(story, groups, groups::STRETCHES_MAX / systems),
         anomalies: anomalies::of(run, story, found, &doubles, CALLS_BYTES_MAX / systems),
         facts: fact_lines(&run.facts),
     }

@@ -2,13 +2,15 @@
 
 use super::data::Run;
 use crate::referee::analysis::Findings;
-use crate::referee::analysis::verdict::{Verdict, plural};
+use crate::referee::analysis::verdict::{Promise, Verdict, plural};
 use crate::referee::history::Side;
 
 /// The verdict in a few words.
 pub(super) fn headline(found: &Findings) -> String {
     let of = |verdict| found.promises.iter().filter(move |promise| promise.promised && promise.verdict == verdict);
-    let titles = |verdict| of(verdict).map(|promise| promise.title.to_lowercase()).collect::<Vec<_>>().join("; ");
+    // Titles are sentences of their own.
+    let quoted = |promise: &Promise| format!("“{}”", promise.title);
+    let titles = |verdict| of(verdict).map(quoted).collect::<Vec<_>>().join(", ");
     match found.verdict {
         Verdict::Holds => "kept every promise".to_owned(),
         Verdict::Violated => {
@@ -26,7 +28,7 @@ pub(super) fn summary(run: &Run, found: &Findings) -> String {
         plural(found.faults.len(), "fault")
     )];
     sentences.extend(sides(found));
-    sentences.push(owners(found));
+    sentences.extend(owners(found));
     sentences.extend(after_heal(run, found));
     sentences.extend(machine(run, found));
     sentences.extend(losses(found));
@@ -62,14 +64,15 @@ fn sides(found: &Findings) -> Option<String> {
     }
 }
 
-fn owners(found: &Findings) -> String {
-    match found.duplicates.names {
+fn owners(found: &Findings) -> Option<String> {
+    // Of a system that has groups alone there is nothing to say.
+    (found.names.checked > 0).then(|| match found.duplicates.names {
         0 => "No name ever had two owners.".to_owned(),
         n => {
             let longest = found.duplicates.list.iter().map(|dup| dup.to_ms - dup.from_ms).fold(0.0, f64::max) / 1e3;
             format!("{} had two owners at once, for up to {longest:.1} s.", capital(&plural(n, "name")))
         }
-    }
+    })
 }
 
 fn after_heal(run: &Run, found: &Findings) -> Option<String> {

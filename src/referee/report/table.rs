@@ -87,7 +87,7 @@ fn promise_cell(promise: &Promise) -> Cell {
 type Figure = fn(&Findings) -> Option<String>;
 
 /// What is measured on every system and promised by none.
-pub(super) const FIGURES: [(&str, Figure); 14] = [
+pub(super) const FIGURES: [(&str, Figure); 15] = [
     ("Answered, majority side", |found| answered(found, Side::Majority)),
     ("Answered, minority side", |found| answered(found, Side::Minority)),
     ("Answered, no fault", |found| answered(found, Side::Whole)),
@@ -108,18 +108,31 @@ pub(super) const FIGURES: [(&str, Figure); 14] = [
         let watches = &found.watches;
         (watches.told > 0).then(|| format!("{:.1} / {:.1} ms", watches.lag_p50_ms, watches.lag_p99_ms))
     }),
-    ("Session anomalies per 10,000 reads", |found| {
-        let sessions = &found.sessions;
-        let per = |count| sessions.per_10_000(count);
-        (sessions.reads > 0).then(|| match sessions.all() {
-            0 => "0".to_owned(),
-            _ => format!(
-                "own writes missed {}, reads going back {}, writes out of order {}, before what was read {}",
-                per(sessions.read_your_writes),
-                per(sessions.monotonic_reads),
-                per(sessions.monotonic_writes),
-                per(sessions.writes_follow_reads)
-            ),
+    (
+        "Session anomalies per 10,000 reads: own writes missed / going back / writes out of order / before what was read",
+        |found| {
+            let sessions = &found.sessions;
+            let kinds = [
+                sessions.read_your_writes,
+                sessions.monotonic_reads,
+                sessions.monotonic_writes,
+                sessions.writes_follow_reads,
+            ];
+            (sessions.reads > 0).then(|| kinds.map(|kind| sessions.per_10_000(kind).to_string()).join(" / "))
+        },
+    ),
+    ("Memberships that nobody ended", |found| {
+        let sets = &found.sets;
+        (sets.members > 0).then(|| match (sets.lost, sets.never_read, sets.stale) {
+            (0, 0, 0) => format!("{} in every list", sets.stable),
+            (lost, unread, _) => {
+                let after =
+                    format!("after {:.0} / {:.0} ms (p50 / p99)", sets.stable_after_p50_ms, sets.stable_after_p99_ms);
+                let stable = format!("{} of {} in every list {after}", sets.stable, sets.members);
+                let others = [(lost, "gone from the last lists"), (unread, "in no list")];
+                let others = others.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}"));
+                stable + &others.collect::<String>()
+            }
         })
     }),
     ("Stale reads", |found| {

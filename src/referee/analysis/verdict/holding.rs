@@ -1,6 +1,7 @@
 //! What leases and tokens promise: certainty, time, and safety from those who held before.
 
 use super::{Answer, Findings, holds, plural, unknown, violated};
+use crate::referee::analysis::evidence::lines;
 use crate::referee::analysis::expiry::{self, Mistimed};
 use crate::referee::analysis::story::Story;
 
@@ -25,7 +26,7 @@ pub(super) fn tokens_rise(found: &Findings) -> Answer {
     if !fencing.disordered.is_empty() {
         return violated(
             format!("{} out of order", plural(fencing.disordered.len(), "token")),
-            fencing.disordered.clone(),
+            lines(&fencing.disordered),
         );
     }
     match fencing.pairs {
@@ -39,7 +40,7 @@ pub(super) fn stale_owners_are_fenced(found: &Findings) -> Answer {
     if !fencing.broken.is_empty() {
         let detail =
             format!("{} of {} wrongly answered", fencing.broken.len(), plural(fencing.writes, "guarded write"));
-        return violated(detail, fencing.broken.clone());
+        return violated(detail, lines(&fencing.broken));
     }
     if fencing.saves == 0 {
         return unknown(format!("no former owner wrote too late ({} in all)", plural(fencing.writes, "guarded write")));

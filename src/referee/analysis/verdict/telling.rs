@@ -1,6 +1,7 @@
 //! What watchers, losers and readers of lists are promised to be told.
 
 use super::{Answer, Findings, holds, plural, unknown, violated};
+use crate::referee::analysis::evidence::lines;
 
 pub(super) fn watch_exact(found: &Findings) -> Answer {
     let watches = &found.watches;
@@ -48,7 +49,7 @@ pub(super) fn losers_are_told(found: &Findings) -> Answer {
     let tidings = &found.tidings;
     if !tidings.missing.is_empty() || !tidings.wrong.is_empty() {
         let detail = format!("{} never told, {} wrongly", tidings.missing.len(), tidings.wrong.len());
-        return violated(detail, tidings.missing.iter().chain(&tidings.wrong).cloned().collect());
+        return violated(detail, [lines(&tidings.missing), lines(&tidings.wrong)].concat());
     }
     match tidings.owed {
         0 => unknown("no grant under a lease lost a conflict while its lease was kept alive"),
@@ -61,7 +62,7 @@ pub(super) fn no_member_twice(found: &Findings) -> Answer {
     if !sets.twice.is_empty() {
         return violated(
             format!("{} of {} with a member twice", sets.twice.len(), plural(sets.lists, "list")),
-            sets.twice.clone(),
+            lines(&sets.twice),
         );
     }
     match sets.lists {

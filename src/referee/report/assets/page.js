@@ -61,6 +61,7 @@ controls();
 faultsPanel();
 leadersPanel();
 timelinePanel();
+groupsPanel();
 availabilityPanel();
 latencyPanel();
 divergencePanel();

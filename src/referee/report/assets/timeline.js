@@ -3,6 +3,8 @@
 const LANE = crowded ? 17 : 24;
 const GAP = crowded ? 4 : 5;
 const TOP = 26;
+/** Above and below a bar in an owner's lane: narrow lanes have no room to give away, or their labels would not fit. */
+const INSET = crowded ? 2 : 4;
 
 /** One colour per owner of the chosen name, the same in every system. */
 let colours = new Map();
@@ -62,16 +64,17 @@ function paintLanes(c, system, lanes, ownersTop) {
     draw(text, "title", {}, of.owner);
     draw(c.area, "rect", { class: "lane", x: 0, y: y + 3, width: c.width, height: LANE - 6, rx: 4 });
     for (const grant of of.grants) {
-      if (grant.acked === null) bars.hatched(grant.asked, grant.maybe, y + 4, LANE - 8, of.owner);
+      if (grant.acked === null) bars.hatched(grant.asked, grant.maybe, y + INSET, LANE - 2 * INSET, of.owner);
       else {
-        bars.hatched(grant.asked, grant.acked, y + 4, LANE - 8, of.owner);
-        if (grant.maybe !== null) bars.hatched(grant.until, grant.maybe, y + 4, LANE - 8, of.owner);
-        bars.solid(grant.acked, grant.until, y + 4, LANE - 8, of.owner, grant.token);
+        bars.hatched(grant.asked, grant.acked, y + INSET, LANE - 2 * INSET, of.owner);
+        if (grant.maybe !== null) bars.hatched(grant.until, grant.maybe, y + INSET, LANE - 2 * INSET, of.owner);
+        bars.solid(grant.acked, grant.until, y + INSET, LANE - 2 * INSET, of.owner, grant.token);
       }
     }
   });
   bars.paint();
   paintCalls(c, lanes, lane);
+  paintDue(c, lanes, ownersTop);
   for (const [at, of] of lanes.owners.entries()) for (const grant of of.grants) paintEnd(c, ownersTop + at * (LANE + GAP), grant);
   if (lanes.more_owners) draw(c.all, "text", { class: "legend-text", x: c.left + c.width, y: ownersTop - 11, "text-anchor": "end" }, `and ${many(lanes.more_owners, "owner")} more`);
   frameDouble(c, lanes, ownersTop);
@@ -131,6 +134,18 @@ function paintCalls(c, lanes, lane) {
   paths.forEach((d, kind) => { if (d) draw(c.area, "path", { class: `call call-${["ok", "fail", "info"][kind % 3]}`, d }); });
 }
 
+/** When each grant's lease runs out by its last answered keep-alive: one drawing for all. */
+function paintDue(c, lanes, ownersTop) {
+  let d = "";
+  lanes.owners.forEach((of, at) => {
+    for (const { due } of of.grants) {
+      const [x, y] = [c.x(due), ownersTop + at * (LANE + GAP) + 1];
+      if (due !== null && x >= 0 && x <= c.width) d += `M${x.toFixed(1)} ${y}v${LANE - 2}M${(x - 4).toFixed(1)} ${y}h8`;
+    }
+  });
+  if (d) draw(c.area, "path", { class: "due", d });
+}
+
 /** Where a grant was taken from its owner, or vanished. */
 function paintEnd(c, y, grant) {
   if (grant.end !== "lost" && grant.end !== "gone") return;
@@ -161,12 +176,12 @@ function frameDouble(c, lanes, ownersTop) {
       }
     });
     const start = Math.max(a, 0);
-    if (b <= 0 || a >= c.width || c.taken.some((end) => start < end)) return;
+    if (b <= 0 || a >= c.width || c.taken.some(([, end]) => start < end)) return;
     const room = Math.min(c.width, lanes.doubles[at + 1] ? c.x(lanes.doubles[at + 1][0]) : c.width) - start;
     const long = `${believed ? "double grant" : "two owners"} #${number} · ${duration(to - from)}`;
     const text = long.length * 7.2 <= room ? long : `#${number}`;
     draw(c.area, "text", { class: "double-text", x: start, y: 11 }, text);
-    c.taken.push(start + text.length * 7.2 + 8);
+    c.taken.push([start, start + text.length * 7.6 + 8]);
   });
 }
 
@@ -182,17 +197,23 @@ function paintResolutions(c, lanes, ownersTop) {
       draw(c.area, "path", { class: "end-won-v", d: `M${x - 3.4} ${middle}l2.4 3l4.4 -5.6` });
     }
   }
-  // One label for all losers that were told at about the same time.
+  // One label for all losers that were told at about the same time. Labels of double ownership stand in the same line, and came first.
   let last = -1e9;
-  // Labels of double ownership stand in the same line, and came first.
-  const clear = (x) => Math.max(x, ...c.taken.filter((end) => end > x && end - x < 140));
   for (const { at, winner } of [...lanes.resolutions].sort((a, b) => a.at - b.at)) {
     const x = c.x(at);
     if (x - last < 120 || x < 0 || x > c.width) continue;
-    last = x;
     const text = `✓ ${winner} keeps it`;
-    const flip = c.width - x < text.length * 7 + 10;
-    draw(c.area, "text", { class: "settled-text", x: flip ? x - 6 : clear(x) + 6, y: 11, "text-anchor": flip ? "end" : "start" }, text);
+    const wide = text.length * 7.2;
+    const after = (from) => c.taken.reduce((left, [start, end]) => (left < end && start < left + wide ? end : left), from);
+    const right = after(x + 6);
+    const before = x - 6 - wide;
+    const isFree = before >= 0 && c.taken.every(([start, end]) => end <= before || start >= x - 6);
+    // Where there is no room on either side the mark in the winner's lane tells it.
+    const left = right + wide <= c.width ? right : isFree ? before : null;
+    if (left === null) continue;
+    last = left;
+    c.taken.push([left, left + wide]);
+    draw(c.area, "text", { class: "settled-text", x: left, y: 11 }, text);
   }
 }
 
@@ -226,6 +247,7 @@ function tellGrant(owner, grant, t) {
   const where = grant.node === null ? "" : ` by node ${grant.node}`;
   const lines = [`${owner}: was granted it${where} at ${seconds(grant.acked, 2)}`, `token ${grant.token}`];
   if (t > grant.until) lines.push("it is being given up: perhaps it still holds it");
+  if (grant.due !== null) lines.push(`its lease runs out at ${seconds(grant.due, 2)}, by the last keep-alive`);
   if (grant.end) lines.push(`${grant.end} at ${seconds(grant.until, 2)}`);
   return lines;
 }

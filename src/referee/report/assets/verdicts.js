@@ -71,8 +71,10 @@ function promiseCell(title, system, promise) {
 
 function matrix() {
   const grey = () => data.skipped.map(() => node("td", { class: "grey" }));
-  const title = (name) => node("th", { scope: "col" }, node("span", {}, name));
-  const head = node("tr", {}, node("th", { scope: "col" }, "Promise"), ...data.systems.map((s) => title(s.name)), ...data.skipped.map((s) => node("th", { scope: "col", class: "aside", title: s.why }, node("span", {}, s.system))));
+  // Names break at their hyphens, not within a word.
+  const broken = (name) => name.split(/(?<=-)/).flatMap((part, at) => (at ? [node("wbr"), part] : [part]));
+  const title = (name) => node("th", { scope: "col" }, node("span", {}, ...broken(name)));
+  const head = node("tr", {}, node("th", { scope: "col" }, "Promise"), ...data.systems.map((s) => title(s.name)), ...data.skipped.map((s) => node("th", { scope: "col", class: "aside", title: s.why }, node("span", {}, ...broken(s.system)))));
   const promises = data.rows.map(([id, title]) =>
     node("tr", {}, node("th", { scope: "row" }, title), ...data.systems.map((s) => promiseCell(title, s, s.promises.find((p) => p.id === id))), ...grey()));
   const figures = data.figures.map(({ title, values }) =>
