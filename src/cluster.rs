@@ -29,10 +29,11 @@ pub trait Cluster: Send + Sync + 'static {
     /// The whole `cp` table, as new as this call, to be kept in a file.
     async fn backup(&self, deadline: Instant) -> Result<Backup, Reason>;
 
-    /// Every conflict record that this node knows and that is not acknowledged for good, oldest first, after the given id.
-    fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord>;
-    /// Acknowledges a record on behalf of the loser. False: no such record.
-    fn acknowledge_conflict(&self, id: &RecordId) -> bool;
+    /// Every conflict record that this node knows and that is not acknowledged for good, oldest first, after the given id. A node
+    /// that does not serve `ap` yet fails: that it knows of none would be no news of the cluster.
+    fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Result<Vec<ConflictRecord>, Reason>;
+    /// Acknowledges a record on behalf of the loser. False: no such record. A failure: nothing was done.
+    fn acknowledge_conflict(&self, id: &RecordId) -> Result<bool, Reason>;
 
     /// None: this node was not started with faults enabled.
     fn faults(&self) -> Option<Faults>;

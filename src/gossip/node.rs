@@ -15,6 +15,7 @@ use crate::model::ident::{NodeId, RecordId};
 use crate::net::clock::{Clock, SystemClock};
 use crate::net::datagram::DATAGRAM_LEN_MAX;
 use crate::net::links::Links;
+use crate::registry::Reason;
 
 use super::context::Run;
 use super::core::{Core, CoreConfig, Flaws, Now};
@@ -148,13 +149,21 @@ impl GossipNode {
     }
 
     /// Conflict records, oldest first, after the one with this id.
-    pub fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord> {
-        self.shared.view().conflicts(after, limit)
+    pub fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Result<Vec<ConflictRecord>, Reason> {
+        let view = self.shared.view();
+        // Before its peers' state is here a node would say that nobody has lost anything.
+        if !view.is_serving() {
+            return Err(Reason::Starting);
+        }
+        Ok(view.conflicts(after, limit))
     }
 
     /// Acknowledges a conflict record, on all nodes. False: no such record.
-    pub fn acknowledge(&self, id: &RecordId) -> bool {
-        self.shared.with(|core, now, effects| core.acknowledge(id, now, effects))
+    pub fn acknowledge(&self, id: &RecordId) -> Result<bool, Reason> {
+        self.shared.with(|core, now, effects| match core.is_serving() {
+            true => Ok(core.acknowledge(id, now, effects)),
+            false => Err(Reason::Starting),
+        })
     }
 
     /// Makes these the nodes of the cluster, this one perhaps among them, and where they are reached; these others were removed from it

@@ -10,21 +10,24 @@ use axum::http::Response;
 use axum::http::request::Parts;
 
 use super::caller::Caller;
-use super::described::{ConflictProblems, FaultsProblems, NodeProblems, PageParams, SetFaultsProblems, TimeoutParam};
+use super::described::{
+    ConflictProblems, ConflictsProblems, FaultsProblems, NodeProblems, PageParams, SetFaultsProblems, TimeoutParam,
+};
 use super::params::Params;
-use super::reply::{Rejection, json, not_enabled};
+use super::reply::{Rejection, failed, json, node_failure, not_enabled};
 use super::rights::admin_only;
 use super::{Shared, body, levels};
 use crate::cluster::{ClusterStatus, Faults, LinkFault, NodeStatus, PeerFaults, PeerState, Role};
 use crate::model::conflict::ConflictRecord;
 use crate::model::ident::RecordId;
 use crate::model::query::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX};
+use crate::registry::Reason;
 use crate::wire::cluster::{
     AcknowledgedBody, ApBody, ClusterBody, ConflictBody, ConflictsBody, FaultsBody, LinkFaultBody, NodeBody,
     PeerFaultsBody, ProbeBody, StrangersBody,
 };
 use crate::wire::path::unquote;
-use crate::wire::status::Code;
+use crate::wire::status::{Certainty, Code};
 use crate::wire::write;
 
 const FAULTS_OFF: &str = "faults are off; they are there on a server started with --enable-faults";
@@ -53,7 +56,7 @@ pub async fn status(State(shared): State<Arc<Shared>>, request: Request) -> Resp
     params(PageParams, TimeoutParam),
     responses(
         (status = 200, description = "One page.", body = ConflictsBody),
-        NodeProblems,
+        ConflictsProblems,
     ))]
 pub async fn conflicts(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
@@ -69,7 +72,10 @@ pub async fn conflicts(State(shared): State<Arc<Shared>>, request: Request) -> R
         Err(rejection) => return rejection.respond(&parts.method),
     };
     // One more than asked for tells whether there is a next page.
-    let mut records = shared.state.cluster.conflicts(after.as_ref(), limit + 1);
+    let mut records = match shared.state.cluster.conflicts(after.as_ref(), limit + 1) {
+        Ok(records) => records,
+        Err(reason) => return node_failure(&reason),
+    };
     let more = records.len() > limit;
     records.truncate(limit);
     let next = records.last().filter(|_| more).map(|record| record.id.to_string());
@@ -94,34 +100,38 @@ pub async fn acknowledge(State(shared): State<Arc<Shared>>, request: Request) ->
         let id = unquote(quoted).map_err(|why| Rejection::malformed(format!("the path cannot be read: {why}")))?;
         id.parse::<RecordId>().map_err(Rejection::ident)
     };
-    let acknowledged = read().and_then(|id| {
-        may_acknowledge(&shared, &parts, &id)?;
-        match shared.state.cluster.acknowledge_conflict(&id) {
-            true => Ok(()),
-            false => {
-                Err(Rejection { code: Code::NotFound, detail: "this node knows no conflict record of that id".into() })
-            }
-        }
-    });
+    let id = match read() {
+        Ok(id) => id,
+        Err(rejection) => return rejection.respond(&parts.method),
+    };
+    let acknowledged = match may_acknowledge(&shared, &parts, &id) {
+        Ok(Ok(())) => shared.state.cluster.acknowledge_conflict(&id),
+        Ok(Err(rejection)) => return rejection.respond(&parts.method),
+        Err(reason) => Err(reason),
+    };
     match acknowledged {
-        Ok(()) => json(200, write::bytes(32, &AcknowledgedBody { acknowledged: true })),
-        Err(rejection) => rejection.respond(&parts.method),
+        Ok(true) => json(200, write::bytes(32, &AcknowledgedBody { acknowledged: true })),
+        Ok(false) => {
+            let detail = "this node knows no conflict record of that id".into();
+            Rejection { code: Code::NotFound, detail }.respond(&parts.method)
+        }
+        Err(reason) => failed(&reason, Certainty::NotApplied),
     }
 }
 
-/// A record is for those to acknowledge who may write its name.
-fn may_acknowledge(shared: &Shared, parts: &Parts, id: &RecordId) -> Result<(), Rejection> {
+/// A record is for those to acknowledge who may write its name. Fails if this node cannot tell which name that is.
+fn may_acknowledge(shared: &Shared, parts: &Parts, id: &RecordId) -> Result<Result<(), Rejection>, Reason> {
     let caller = Caller::of(parts);
     if caller.is_admin() {
-        return Ok(());
+        return Ok(Ok(()));
     }
-    let records = shared.state.cluster.conflicts(None, RECORDS_MAX);
-    match records.iter().find(|record| record.id == *id) {
+    let records = shared.state.cluster.conflicts(None, RECORDS_MAX)?;
+    Ok(match records.iter().find(|record| record.id == *id) {
         Some(record) if !caller.may_write(record.name.as_str()) => {
             Err(Rejection::forbidden("write", record.name.as_str()))
         }
         Some(_) | None => Ok(()),
-    }
+    })
 }
 
 /// Tells which faults are in force at this node.

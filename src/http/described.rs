@@ -197,7 +197,8 @@ problems! {
     /// Of routes that are about the node that answers.
     NodeProblems = false, [ANY];
     ReadyProblems = false, [ANY, NODE];
-    ConflictProblems = false, [ANY, &[Code::NotFound]];
+    ConflictsProblems = false, [ANY, &[Code::Starting]];
+    ConflictProblems = false, [ANY, &[Code::Starting, Code::NotFound]];
     AddNodeProblems = true, [ANY, BODY, NODE, CHANGE, &[Code::NodeRemoved, Code::NodeExists]];
     PromoteProblems = true, [ANY, BODY, NODE, CHANGE, MEMBER, &[Code::NodeBehind]];
     RemoveNodeProblems = true, [ANY, NODE, CHANGE, MEMBER, &[Code::CannotLead]];

@@ -72,7 +72,7 @@ async fn deliver(
         Ok(read) => read,
         Err(rejection) => return mount.rejected(&parts.method, &rejection),
     };
-    let sent = mount.shared.state.messages.send(mount.mode, to, text, call.deadline).await;
+    let sent = mount.send(to, text, &call).await;
     mount.respond(&parts.uri, sent, false, |receivers, _| match receivers {
         Some(receivers) => json(200, write::bytes(32, &SentBody { receivers: *receivers })),
         None => mount.refused(&Refusal::NotFound, Some(Certainty::NotApplied)),

@@ -15,6 +15,7 @@ use super::caller::Caller;
 use super::params::Params;
 use super::reply::{Rejection, Shape};
 use super::{Shared, body, conditions, levels, pieces, rights};
+use crate::messages::Address;
 use crate::model::command::Action;
 use crate::model::ident::{IdentError, Mode, Revision, Token};
 use crate::model::lease::KeptAlive;
@@ -162,6 +163,16 @@ impl Mount {
         call: &CommandCall,
     ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
         by(call, self.registry.keep_alive(keep, call)).await
+    }
+
+    /// Hands a message to the post.
+    pub async fn send(
+        &self,
+        to: Address,
+        text: Arc<str>,
+        call: &CommandCall,
+    ) -> Result<Reply<Option<u64>>, CommandFailure> {
+        by(call, self.shared.state.messages.send(self.mode, to, text, call.deadline)).await
     }
 
     /// Begins to watch.

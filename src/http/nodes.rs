@@ -105,7 +105,7 @@ pub async fn snapshot(State(shared): State<Arc<Shared>>, request: Request) -> Re
         Ok(deadline) => deadline,
         Err(rejection) => return rejection.respond(&parts.method),
     };
-    match shared.state.cluster.take_snapshot(deadline).await {
+    match by(deadline, shared.state.cluster.take_snapshot(deadline)).await {
         Ok(index) => json(200, write::bytes(64, &SnapshotBody { node: shared.state.node, index })),
         // Begun, perhaps: it does no harm.
         Err(reason) => failed(&reason, Certainty::Unknown),
@@ -126,7 +126,7 @@ pub async fn backup(State(shared): State<Arc<Shared>>, request: Request) -> Resp
         Ok(deadline) => deadline,
         Err(rejection) => return rejection.respond(&parts.method),
     };
-    match shared.state.cluster.backup(deadline).await {
+    match by(deadline, shared.state.cluster.backup(deadline)).await {
         Ok(backup) => {
             let len = backup.pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
             let pieces = futures_util::stream::iter(backup.pieces.into_iter().map(Ok::<_, Infallible>));
@@ -139,6 +139,11 @@ pub async fn backup(State(shared): State<Arc<Shared>>, request: Request) -> Resp
         }
         Err(reason) => node_failure(&reason),
     }
+}
+
+/// What comes of it by the deadline; late if that is nothing.
+async fn by<T>(deadline: Instant, said: impl Future<Output = Result<T, Reason>>) -> Result<T, Reason> {
+    timeout_at((deadline + GRACE).into(), said).await.unwrap_or(Err(Reason::Timeout))
 }
 
 /// Carries out the change that `read` makes of the path and the body.

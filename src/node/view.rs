@@ -85,11 +85,11 @@ impl Cluster for NodeView {
         self.raft.take_snapshot(deadline.into()).await
     }
 
-    fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord> {
+    fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Result<Vec<ConflictRecord>, Reason> {
         self.gossip.conflicts(after, limit)
     }
 
-    fn acknowledge_conflict(&self, id: &RecordId) -> bool {
+    fn acknowledge_conflict(&self, id: &RecordId) -> Result<bool, Reason> {
         self.gossip.acknowledge(id)
     }
 

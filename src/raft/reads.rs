@@ -54,13 +54,13 @@ impl LeadersIndex {
 }
 
 /// Gathers reads into rounds.
-struct Rounds<T> {
+pub struct Rounds<T> {
     queue: mpsc::Sender<Waiter<T>>,
 }
 
 impl<T: Clone + Send + 'static> Rounds<T> {
     /// `round` finds out how far is far enough, beginning when it is called. Ends when this is dropped.
-    fn new<F, R>(round: F) -> Self
+    pub fn new<F, R>(round: F) -> Self
     where
         F: Fn() -> R + Send + 'static,
         R: Future<Output = Result<T, Reason>> + Send + 'static,
@@ -90,8 +90,8 @@ impl<T: Clone + Send + 'static> Rounds<T> {
         Self { queue }
     }
 
-    /// What the next round finds.
-    async fn join(&self) -> Result<T, Reason> {
+    /// What the next round finds: one that begins after this call.
+    pub async fn join(&self) -> Result<T, Reason> {
         let (waiter, result) = oneshot::channel();
         self.queue.try_send(waiter).map_err(|_| Reason::Overloaded)?;
         result.await.unwrap_or_else(|_| Err(Reason::Internal("the node is stopping".into())))

@@ -15,6 +15,7 @@ mod raft_leases;
 mod raft_long;
 mod raft_members;
 mod raft_pinned;
+mod raft_reads;
 mod raft_runs;
 mod raft_snapshots;
 mod raft_storage;

@@ -252,6 +252,36 @@ fn a1_a_keeper_out_of_reach_is_hidden_when_its_time_is_over_and_back_after_the_h
     world.holds();
 }
 
+/// Suspicion is a view of one node. Where it is written down as a removal, a healed partition deletes what was alive all the time.
+#[test]
+fn a1_who_is_taken_for_dead_is_hidden_and_nothing_of_that_is_written_down() {
+    let mut world = calm(3, None);
+    let lease = bound_lease(&mut world, 3_000, 1);
+    granted(world.register(1, "free", "o"));
+    world.run(200);
+    let before = world.made.len();
+    world.cut(&[&[1], &[2, 3]]);
+    for _ in 0..15 {
+        world.keep(1, &lease).unwrap();
+        world.run(1_000);
+    }
+    for name in ["x", "free"] {
+        assert_eq!(world.owners(name), [Some("o".to_owned()), None, None], "{name}");
+    }
+    assert_eq!(world.made.len(), before, "{:?}", world.made.iter().skip(before).collect::<Vec<_>>());
+    assert_eq!(bound(&world, 2, &lease), 1, "hidden, and still there");
+    world.heal();
+    for _ in 0..3 {
+        world.keep(1, &lease).unwrap();
+        world.run(1_000);
+    }
+    for name in ["x", "free"] {
+        assert_eq!(world.owners(name), vec![Some("o".to_owned()); 3], "{name}");
+    }
+    assert_eq!(world.made.len(), before);
+    world.holds();
+}
+
 /// A lease is kept alive on its own side of a cut and revoked there shortly before the heal; its name has been granted on the other one.
 fn revoked_across(seed: u64, flaw: Option<LeaseFlaw>) -> Result<(), String> {
     let flaws = Flaws { leases: flaw, ..Flaws::default() };

@@ -1,6 +1,6 @@
 //! Whole nodes in one process, over real links.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -255,16 +255,16 @@ async fn after_a_partition_every_name_has_one_owner_and_each_loser_one_record() 
         assert!(cluster.all_say(&format!("contested-{at}"), Some("left")).await);
     }
     assert!(cluster.all_say("only-left", Some("l")).await && cluster.all_say("only-right", Some("r")).await);
-    let records = cluster.nodes[&2].gossip.conflicts(None, 100);
+    let records = cluster.nodes[&2].gossip.conflicts(None, 100).unwrap();
     assert!(records.iter().all(|record| record.loser.owner.as_str() == "right" && record.loser.node == 3));
-    assert_eq!(records, cluster.nodes[&1].gossip.conflicts(None, 100));
-    assert!(cluster.nodes[&1].gossip.acknowledge(&records[0].id));
+    assert_eq!(records, cluster.nodes[&1].gossip.conflicts(None, 100).unwrap());
+    assert!(cluster.nodes[&1].gossip.acknowledge(&records[0].id).unwrap());
     cluster
         .wait("all know of the acknowledgement", |cluster| async {
             cluster
                 .nodes
                 .values()
-                .all(|node| node.gossip.conflicts(None, 100).iter().filter(|r| r.acknowledged).count() == 1)
+                .all(|node| node.gossip.conflicts(None, 100).unwrap().iter().filter(|r| r.acknowledged).count() == 1)
         })
         .await;
 }
@@ -380,5 +380,27 @@ async fn a_node_alone_serves_at_once() {
     let reply = node.registry.execute(register("x", "o"), &call).await.unwrap();
     assert_eq!(reply.provenance.acks, Some((1, 2)), "fewer than asked for, and no failure");
     assert_eq!(reply.provenance.peers, Some((0, 1)));
+    node.stop().await;
+}
+
+/// Before its peers' state has come a node knows of no conflict, and that is no news of the cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_does_not_serve_yet_does_not_say_that_nobody_has_lost() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let links = bind(1, 7, "127.0.0.1:0").await;
+    let peers = BTreeMap::from([(1, links.local_addr().to_string())]);
+    let config = GossipConfig { entering: true, ..GossipConfig::new(1, peers.clone(), directory.path().to_owned()) };
+    let node = gossip::start(config, links).await.unwrap();
+    let record = "1.1.1".parse().unwrap();
+    assert_eq!(node.conflicts(None, 10), Err(Reason::Starting));
+    assert_eq!(node.acknowledge(&record), Err(Reason::Starting));
+    node.follow(peers, BTreeSet::new()).await;
+    let began = Instant::now();
+    while node.registry.ready(soon()).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(node.conflicts(None, 10), Ok(Vec::new()));
+    assert_eq!(node.acknowledge(&record), Ok(false));
     node.stop().await;
 }

@@ -230,5 +230,5 @@ async fn a6_the_loser_of_a_conflict_is_told_to_whoever_watches() {
     }
     assert_eq!(records.len(), 1);
     assert_eq!((records[0].loser.token, records[0].winner.token), (loser.token, winner.token));
-    assert_eq!(records, cluster.nodes[&2].gossip.conflicts(None, 10));
+    assert_eq!(records, cluster.nodes[&2].gossip.conflicts(None, 10).unwrap());
 }

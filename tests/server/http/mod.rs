@@ -5,6 +5,7 @@ mod arbitrary;
 mod batch;
 mod deadlines;
 mod door;
+mod failing;
 mod leases;
 mod messages;
 mod promises;

@@ -236,10 +236,10 @@ impl Cluster for Still {
         Ok(4)
     }
 
-    fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Vec<ConflictRecord> {
+    fn conflicts(&self, after: Option<&RecordId>, limit: usize) -> Result<Vec<ConflictRecord>, Reason> {
         let acknowledged = self.acknowledged.lock().unwrap();
         let contender = |owner: &str, node| Contender { owner: owner.parse().unwrap(), token: Token::Cp(node), node };
-        ["c1", "c2"]
+        let records = ["c1", "c2"]
             .into_iter()
             .filter(|id| after.is_none_or(|after| *id > after.as_str()))
             .map(|id| ConflictRecord {
@@ -251,15 +251,16 @@ impl Cluster for Still {
                 acknowledged: acknowledged.iter().any(|known| known == id),
             })
             .take(limit)
-            .collect()
+            .collect();
+        Ok(records)
     }
 
-    fn acknowledge_conflict(&self, id: &RecordId) -> bool {
+    fn acknowledge_conflict(&self, id: &RecordId) -> Result<bool, Reason> {
         let known = matches!(id.as_str(), "c1" | "c2");
         if known {
             self.acknowledged.lock().unwrap().push(id.to_string());
         }
-        known
+        Ok(known)
     }
 
     fn faults(&self) -> Option<Faults> {
