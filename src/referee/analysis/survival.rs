@@ -28,12 +28,13 @@ pub fn follow(faults: &Faults, nodes: &[NodeId], node: NodeId, accepted: u64, un
     // Since when each node has been in reach of one who knows, without a break.
     let mut reached: BTreeMap<NodeId, u64> = BTreeMap::new();
     let moments: Vec<u64> = moments.into_iter().collect();
+    let kills = faults.felt().filter(|fault| fault.kills());
+    let kills = kills.map(|fault| (fault.felt(faults.run_end()), fault.nodes.as_slice())).collect::<Vec<_>>();
     for pair in moments.windows(2) {
         let (from, to) = (pair[0], pair[1]);
-        for fault in faults.felt().filter(|fault| fault.kills()) {
-            let felt = fault.felt(faults.run_end());
+        for (felt, nodes) in &kills {
             if felt.from <= from && from <= felt.to {
-                known.retain(|node, _| !fault.nodes.contains(node));
+                known.retain(|node, _| !nodes.contains(node));
             }
         }
         if known.is_empty() {
