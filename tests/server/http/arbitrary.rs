@@ -46,7 +46,8 @@ pub fn token(mode: Mode) -> BoxedStrategy<Token> {
 pub fn revision(mode: Mode) -> BoxedStrategy<Revision> {
     match mode {
         Mode::Cp => any::<u64>().prop_map(Revision::Cp).boxed(),
-        Mode::Ap => "[!#-~]{1,40}".prop_map(|text| Revision::Ap(text.into())).boxed(),
+        // None begins with a star: in a condition that alone stands for whatever is there.
+        Mode::Ap => "[!#-)+-~][!#-~]{0,39}".prop_map(|text| Revision::Ap(text.into())).boxed(),
     }
 }
 
