@@ -152,6 +152,15 @@ fn sources(dir: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
+/// Every file of the program and of its tests.
+fn all_code() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    sources(&root.join("tests"), &mut files);
+    files.into_iter().map(|file| (file.clone(), fs::read_to_string(file).unwrap())).collect()
+}
+
 #[test]
 fn imports_point_downwards() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -196,14 +205,10 @@ fn left_out(source: &str) -> Vec<String> {
 /// A project that left its tests of partitions out of the usual run did not notice when they began to fail.
 #[test]
 fn no_test_is_left_out() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
-    sources(&root.join("src"), &mut files);
-    sources(&root.join("tests"), &mut files);
     // This file speaks of the attribute.
-    let others = files.iter().filter(|file| !file.ends_with("tests/layers.rs"));
-    let found = others.flat_map(|file| left_out(&fs::read_to_string(file).unwrap())).collect::<BTreeSet<_>>();
-    assert_eq!(found, BTreeSet::new());
+    let others = all_code().into_iter().filter(|(file, _)| !file.ends_with("tests/layers.rs"));
+    let found = others.flat_map(|(_, code)| left_out(&code)).collect::<Vec<_>>();
+    assert_eq!(found, Vec::<String>::new());
     let planted = "#[test]\n#[ignore = \"slow\"]\nfn both_modes_survive() {\n";
     assert_eq!(left_out(planted), ["both_modes_survive"]);
 }
@@ -217,16 +222,12 @@ fn named(page: &str) -> Vec<&str> {
 /// `tests/found.md` promises that something keeps each trap out; a test that was renamed would make that a mere word.
 #[test]
 fn the_tests_that_found_md_names_exist() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
-    sources(&root.join("src"), &mut files);
-    sources(&root.join("tests"), &mut files);
-    let code = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect::<Vec<_>>();
-    let page = fs::read_to_string(root.join("tests/found.md")).unwrap();
+    let code = all_code();
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/found.md")).unwrap();
     let names = named(&page);
     assert!(names.len() > 20, "{names:?}");
     for name in names {
-        assert!(code.iter().any(|code| code.contains(&format!("fn {name}("))), "there is no {name}");
+        assert!(code.iter().any(|(_, code)| code.contains(&format!("fn {name}("))), "there is no {name}");
     }
 }
 

@@ -143,18 +143,6 @@ impl Operation {
         self.stamp().id
     }
 
-    /// The grants that it names as ended.
-    pub fn ends(&self) -> &[OpId] {
-        match self {
-            Operation::Add(grant) => &grant.takes,
-            Operation::Remove { grants, .. } | Operation::Drop { why: DropReason::Revoked { grants }, .. } => grants,
-            Operation::Meta { .. }
-            | Operation::Vouch(_)
-            | Operation::Drop { why: DropReason::Expired | DropReason::Moved(_), .. }
-            | Operation::Acknowledge { .. } => &[],
-        }
-    }
-
     /// About how many bytes it takes in a message.
     pub fn weight(&self) -> usize {
         let texts = match self {

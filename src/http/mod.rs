@@ -3,7 +3,8 @@
 //! A request passes [`door`] (origins, [`credentials`], how many at once), which notes its [`caller`], is routed on its path as it was
 //! sent, and
 //! becomes a command or a query in [`names`], [`groups`], [`leases`] or [`batch`]; [`params`], [`levels`] and [`conditions`] read
-//! what is asked of the call, [`body`] what it carries, [`mount`] hands it to the registry with its deadline, and [`reply`] turns
+//! what is asked of the call, [`body`] what it carries, [`mount`] hands it to the registry with its deadline ([`grace`] ends what does
+//! not keep it), and [`reply`] turns
 //! what came of it into an answer by the table in `wire::status`, with [`rights`] saying what the caller may do and see, and
 //! [`pieces`] making lists of that. [`watch`] answers with what changes and [`messages`] with an inbox: both are streams, of which
 //! [`streams`] allows so many. [`cluster`], [`nodes`] and [`health`] serve the rest. [`openapi`] describes it all, with what
@@ -18,6 +19,7 @@ pub mod credentials;
 mod described;
 mod door;
 mod events;
+mod grace;
 mod groups;
 mod health;
 mod leases;

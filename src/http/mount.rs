@@ -1,17 +1,16 @@
 //! One registry behind the routes: a call goes in with its deadline, and an answer comes out by then.
 
-use std::future::Future;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{Method, Response};
-use tokio::time::timeout_at;
 
 use super::caller::Caller;
+use super::grace::by;
 use super::params::Params;
 use super::reply::{Rejection, Shape};
 use super::{Shared, body, conditions, levels, pieces, rights};
@@ -27,9 +26,8 @@ use crate::registry::{
 };
 use crate::wire::path::unquote;
 
-/// How long after its deadline a call is given up, if the registry has not answered by then. A registry knows its deadline and
-/// what it has done by then; this is for the case that it does not keep it.
-const GRACE: Duration = Duration::from_millis(250);
+/// Nothing is known of a command without an answer.
+const LATE: CommandFailure = CommandFailure::Unknown(Reason::Timeout);
 
 /// One mode's registry, as the routes see it.
 pub struct Mount {
@@ -120,9 +118,9 @@ impl Mount {
             Ok(read) => read,
             Err(rejection) => return self.rejected(&parts.method, &rejection),
         };
-        let result = timeout_at((call.deadline + GRACE).into(), self.ask(query, &call, &Caller::of(&parts)))
-            .await
-            .unwrap_or(Err(QueryFailure(Reason::Timeout)));
+        let caller = Caller::of(&parts);
+        let asked = self.ask(query, &call, &caller);
+        let result = by(call.deadline, QueryFailure(Reason::Timeout), asked).await;
         self.answer(&parts.uri, &shape, result)
     }
 
@@ -148,12 +146,12 @@ impl Mount {
 
     /// Hands a command to the registry.
     pub async fn execute(&self, action: Action, call: &CommandCall) -> Result<Reply<Outcome>, CommandFailure> {
-        by(call, self.registry.execute(action, call)).await
+        by(call.deadline, LATE, self.registry.execute(action, call)).await
     }
 
     /// Hands a batch to the registry.
     pub async fn batch(&self, actions: Vec<Action>, call: &CommandCall) -> Result<Reply<Vec<Outcome>>, CommandFailure> {
-        by(call, self.registry.batch(actions, call)).await
+        by(call.deadline, LATE, self.registry.batch(actions, call)).await
     }
 
     /// Hands leases to the registry that are to be kept alive.
@@ -162,7 +160,7 @@ impl Mount {
         keep: KeepAlive,
         call: &CommandCall,
     ) -> Result<Reply<Vec<Result<KeptAlive, Refusal>>>, CommandFailure> {
-        by(call, self.registry.keep_alive(keep, call)).await
+        by(call.deadline, LATE, self.registry.keep_alive(keep, call)).await
     }
 
     /// Hands a message to the post.
@@ -172,20 +170,13 @@ impl Mount {
         text: Arc<str>,
         call: &CommandCall,
     ) -> Result<Reply<Option<u64>>, CommandFailure> {
-        by(call, self.shared.state.messages.send(self.mode, to, text, call.deadline)).await
+        by(call.deadline, LATE, self.shared.state.messages.send(self.mode, to, text, call.deadline)).await
     }
 
     /// Begins to watch.
     pub async fn watch(&self, watch: Watch, deadline: Instant) -> Result<Box<dyn Watching>, WatchFailure> {
-        timeout_at((deadline + GRACE).into(), self.registry.watch(watch, deadline))
-            .await
-            .unwrap_or(Err(WatchFailure::Failed(Reason::Timeout)))
+        by(deadline, WatchFailure::Failed(Reason::Timeout), self.registry.watch(watch, deadline)).await
     }
-}
-
-/// What the registry says by the deadline of the call; unknown if that is nothing.
-async fn by<T>(call: &CommandCall, said: impl Future<Output = Result<T, CommandFailure>>) -> Result<T, CommandFailure> {
-    timeout_at((call.deadline + GRACE).into(), said).await.unwrap_or(Err(CommandFailure::Unknown(Reason::Timeout)))
 }
 
 impl Incoming<'_> {

@@ -3,19 +3,19 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::{Method, Response};
-use tokio::time::timeout_at;
 
 use super::described::{
     AddNodeProblems, BackupProblems, PromoteProblems, RemoveNodeProblems, SnapshotProblems, TimeoutParam,
     TransferProblems,
 };
+use super::grace::by;
 use super::reply::{Rejection, failed, json, node_failure};
 use super::rights::admin_only;
 use super::{Shared, body, levels};
@@ -28,8 +28,6 @@ use crate::wire::{header, write};
 
 /// The longest peer address, in bytes: a host name has 253 at most.
 const PEER_LEN_MAX: usize = 260;
-/// How long after its deadline a call is given up, if it has not ended by then.
-const GRACE: Duration = Duration::from_millis(250);
 
 /// Adds a node, as a learner: it gets the log of `cp`, and does not vote. Doing so again does no harm.
 #[utoipa::path(post, path = "/v1/cluster/nodes", tag = "cluster", request_body = NewNodeBody,
@@ -105,7 +103,7 @@ pub async fn snapshot(State(shared): State<Arc<Shared>>, request: Request) -> Re
         Ok(deadline) => deadline,
         Err(rejection) => return rejection.respond(&parts.method),
     };
-    match by(deadline, shared.state.cluster.take_snapshot(deadline)).await {
+    match by(deadline, Reason::Timeout, shared.state.cluster.take_snapshot(deadline)).await {
         Ok(index) => json(200, write::bytes(64, &SnapshotBody { node: shared.state.node, index })),
         // Begun, perhaps: it does no harm.
         Err(reason) => failed(&reason, Certainty::Unknown),
@@ -126,7 +124,7 @@ pub async fn backup(State(shared): State<Arc<Shared>>, request: Request) -> Resp
         Ok(deadline) => deadline,
         Err(rejection) => return rejection.respond(&parts.method),
     };
-    match by(deadline, shared.state.cluster.backup(deadline)).await {
+    match by(deadline, Reason::Timeout, shared.state.cluster.backup(deadline)).await {
         Ok(backup) => {
             let len = backup.pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
             let pieces = futures_util::stream::iter(backup.pieces.into_iter().map(Ok::<_, Infallible>));
@@ -139,11 +137,6 @@ pub async fn backup(State(shared): State<Arc<Shared>>, request: Request) -> Resp
         }
         Err(reason) => node_failure(&reason),
     }
-}
-
-/// What comes of it by the deadline; late if that is nothing.
-async fn by<T>(deadline: Instant, said: impl Future<Output = Result<T, Reason>>) -> Result<T, Reason> {
-    timeout_at((deadline + GRACE).into(), said).await.unwrap_or(Err(Reason::Timeout))
 }
 
 /// Carries out the change that `read` makes of the path and the body.
@@ -166,8 +159,8 @@ async fn change(
         Err(rejection) => return rejection.respond(&parts.method),
     };
     let call = CommandCall { deadline, forward: true, acks: 1 };
-    let made = timeout_at((deadline + GRACE).into(), shared.state.cluster.change(change, &call)).await;
-    match made.unwrap_or(Err(CommandFailure::Unknown(Reason::Timeout))) {
+    let late = CommandFailure::Unknown(Reason::Timeout);
+    match by(deadline, late, shared.state.cluster.change(change, &call)).await {
         Ok(Ok(changed)) => answer(changed),
         Ok(Err(refusal)) => refused(&refusal).respond(&parts.method),
         Err(CommandFailure::NotApplied(reason)) => failed(&reason, Certainty::NotApplied),

@@ -40,7 +40,7 @@ pub struct Flaws {
     pub duplicate_member: bool,
 }
 
-/// The barrier that is none.
+/// The barrier that is none: what sled's own flush amounts to.
 pub struct LostFsync;
 
 impl Barrier for LostFsync {

@@ -1,5 +1,5 @@
-//! A small disk for one node alone, that can be filled, and that can lose its power: a file system in a file, mounted where only this process and its children see
-//! it. The mount goes with the last of them, however they end.
+//! A small disk for one node alone, that can be filled, and that can lose its power: a file system in a file, mounted where only this
+//! process and its children see it. The mount goes with the last of them, however they end.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

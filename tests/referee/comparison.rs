@@ -1,6 +1,7 @@
 //! Real comparisons: our nodes as processes, cut off and killed.
 
 use std::path::Path;
+use std::process::Command;
 
 use quorate::referee::analysis::Findings;
 use quorate::referee::analysis::verdict::Verdict;
@@ -10,6 +11,7 @@ use quorate::referee::plan::Plan;
 use quorate::referee::report;
 use quorate::referee::scene::Settings;
 use quorate::systems::{Place, clocks, is_ours, named};
+use serde_json::Value;
 use tokio::sync::{Mutex, watch};
 
 /// One comparison at a time: each has a machine's worth of processes.
@@ -56,6 +58,17 @@ impl Run {
             facts: Vec::new(),
         }
     }
+}
+
+/// A comparison by the program itself, for only a process with one thread can move into namespaces of its own: the exit code, the report,
+/// and what was told.
+pub fn by_program(out: &Path, args: &[&str]) -> (Option<i32>, Value, String) {
+    let _turn = TURN.blocking_lock();
+    let done = Command::new(env!("CARGO_BIN_EXE_quorate")).arg("compare").args(args).arg("--out").arg(out).output();
+    let done = done.unwrap();
+    let told = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    let report = std::fs::read_to_string(out.join("report.json")).unwrap_or_else(|why| panic!("{why}: {told}"));
+    (done.status.code(), serde_json::from_str(&report).unwrap(), told)
 }
 
 pub fn shown(found: &Findings) -> String {

@@ -1,14 +1,11 @@
 //! Our nodes through every other kind of fault, as processes: they keep their promises, and what was done is seen to have been done.
 
-use std::path::Path;
-use std::process::Command;
-
 use quorate::referee::analysis::verdict::Verdict;
 use quorate::referee::history::Installed;
 use quorate::systems::{clocks, disks};
 use serde_json::Value;
 
-use super::comparison::{Run, TURN, shown};
+use super::comparison::{Run, by_program, shown};
 
 async fn keeps_its_promises(run: Run) {
     let kinds = run.faults.split(',').map(str::to_owned).collect::<Vec<_>>();
@@ -53,18 +50,6 @@ async fn a_node_whose_files_were_changed_spreads_nothing_of_it() {
     keeps_its_promises(Run { systems: &["cp"], nodes: 3, seconds: 10, faults: "corrupt", seed: 35 }).await;
 }
 
-/// A comparison of one system by the program itself: only a process with one thread can mount disks that are its own. The exit code, the
-/// system's part of the report, and what was told.
-fn compared(out: &Path, args: &[&str]) -> (Option<i32>, Value, String) {
-    let _turn = TURN.blocking_lock();
-    let done = Command::new(env!("CARGO_BIN_EXE_quorate")).arg("compare").args(args).arg("--out").arg(out).output();
-    let done = done.unwrap();
-    let told = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    let report = std::fs::read_to_string(out.join("report.json")).unwrap_or_else(|why| panic!("{why}: {told}"));
-    let mut report: Value = serde_json::from_str(&report).unwrap();
-    (done.status.code(), report["systems"][0].take(), told)
-}
-
 fn all_installed(found: &Value) {
     let faults = found["faults"].as_array().unwrap();
     assert!(!faults.is_empty() && faults.iter().all(|fault| fault["state"] == "installed"), "{faults:?}");
@@ -79,9 +64,10 @@ fn a_node_without_room_on_its_disk_stops_with_one_line_and_loses_nothing() {
     let out = dir.path().join("run");
     let args =
         ["--systems", "cp", "--nodes", "3", "--seconds-per-system", "18", "--seed", "36", "--faults", "disk-full"];
-    let (code, found, told) = compared(&out, &args);
+    let (code, report, told) = by_program(&out, &args);
+    let found = &report["systems"][0];
     assert_eq!(code, Some(0), "{told}");
-    all_installed(&found);
+    all_installed(found);
     let told = found["faults"][0]["detail"].as_str().unwrap();
     assert!(told.contains("No space left on device") && told.contains("this node stops"), "{told}");
     let left =
@@ -111,9 +97,10 @@ fn what_is_acknowledged_outlives_a_power_cut_of_all_nodes_and_without_its_fsync_
             "--faults",
             "power-cut",
         ];
-        let (exit, found, told) = compared(&dir.path().join(system), &args);
+        let (exit, report, told) = by_program(&dir.path().join(system), &args);
+        let found = &report["systems"][0];
         assert_eq!(exit, Some(code), "{told}");
-        all_installed(&found);
+        all_installed(found);
         let lost =
             found["promises"].as_array().unwrap().iter().find(|promise| promise["id"] == "nothing-lost").unwrap();
         assert_eq!(lost["verdict"], if code == 0 { "holds" } else { "violated" }, "{system}: {lost}");

@@ -21,6 +21,13 @@ fn written() -> (String, Value) {
     (std::fs::read_to_string(index).expect("it is there"), serde_json::from_str(&json).expect("it is JSON"))
 }
 
+/// What a page holds.
+pub fn data_in(page: &str) -> Value {
+    let (_, data) = page.split_once("id=\"data\">").expect("the element");
+    let (data, _) = data.split_once("</script>").expect("its end");
+    serde_json::from_str(data).expect("it is JSON")
+}
+
 #[test]
 fn both_modes_keep_their_promises_in_the_synthetic_run() {
     let judged = judged();
@@ -52,9 +59,7 @@ fn the_data_in_the_page_parses_and_cannot_end_its_element() {
     let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let index = report::write(&report::judge(set), temporary.path()).expect("it is written");
     let page = std::fs::read_to_string(index).expect("it is there");
-    let (_, data) = page.split_once("id=\"data\">").expect("the element");
-    let (data, _) = data.split_once("</script>").expect("its end");
-    let data: Value = serde_json::from_str(data).expect("it is JSON");
+    let data = data_in(&page);
     assert_eq!(data["command"], "quorate compare --out '</script><!--'");
     assert_eq!(data["systems"].as_array().map(Vec::len), Some(2));
     assert!(data["names"].as_array().is_some_and(|names| names[0][0].as_str().unwrap().starts_with("contested/")));
@@ -112,8 +117,7 @@ fn the_same_runs_make_the_same_report() {
 #[test]
 fn the_group_strip_has_what_every_node_showed() {
     let (page, _) = written();
-    let (_, data) = page.split_once("id=\"data\">").expect("the element");
-    let data: Value = serde_json::from_str(data.split_once("</script>").expect("its end").0).expect("it is JSON");
+    let data = data_in(&page);
     assert_eq!(data["groups"], serde_json::json!(["workers"]));
     for system in data["systems"].as_array().expect("a list") {
         let nodes = system["groups"][0]["nodes"].as_array().expect("lanes");

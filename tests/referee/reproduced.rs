@@ -7,6 +7,7 @@ use quorate::referee::history::{Event, Kind, Process, Registered, What};
 use quorate::referee::report::{self, data::RunSet};
 use serde_json::Value;
 
+use crate::report::data_in;
 use crate::synthetic::comparison;
 
 /// A report with the histories that it is about, as a comparison leaves them. What the page holds.
@@ -21,8 +22,7 @@ fn written(set: RunSet, dir: &Path) -> Value {
     }
     let index = report::write(&report::judge(set), dir).expect("it is written");
     let page = std::fs::read_to_string(index).expect("it is there");
-    let (_, data) = page.split_once("id=\"data\">").expect("the element");
-    serde_json::from_str(data.split_once("</script>").expect("its end").0).expect("it is JSON")
+    data_in(&page)
 }
 
 fn check(dir: &Path, key: &str, system: &str) -> Output {

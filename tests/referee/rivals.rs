@@ -8,11 +8,10 @@ use quorate::referee::history::{Found, Registered, What};
 use quorate::systems::{Place, named, netns};
 use serde_json::Value;
 
-use super::comparison::TURN;
+use super::comparison::{TURN, by_program};
 
-/// A comparison by the program itself: only a process with one thread can move into a network of its own. None: said why not.
+/// A comparison by the program itself. None: said why not.
 fn report(systems: &str, arguments: &[&str]) -> Option<Value> {
-    let _turn = TURN.blocking_lock();
     if arguments.contains(&"netns")
         && let Some(why) = netns::missing()
     {
@@ -20,19 +19,14 @@ fn report(systems: &str, arguments: &[&str]) -> Option<Value> {
         return None;
     }
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let out = dir.path().join("run");
-    let mut compare = Command::new(env!("CARGO_BIN_EXE_quorate"));
-    compare.args(["compare", "--systems", systems, "--out"]).arg(&out).args(arguments);
-    let done = compare.output().unwrap();
-    let error = String::from_utf8_lossy(&done.stderr);
-    let text = std::fs::read_to_string(out.join("report.json")).unwrap_or_else(|why| panic!("{why}: {error}"));
-    let report: Value = serde_json::from_str(&text).unwrap();
+    let arguments = [&["--systems", systems][..], arguments].concat();
+    let (code, report, told) = by_program(&dir.path().join("run"), &arguments);
     if let Some(skipped) = report["skipped"].as_array().unwrap().first() {
         super::skipped(skipped["why"].as_str().unwrap());
         return None;
     }
     // Others decide nothing.
-    assert_eq!(done.status.code(), Some(0), "{error}");
+    assert_eq!(code, Some(0), "{told}");
     Some(report)
 }
 

@@ -15,6 +15,7 @@ use openraft::type_config::TypeConfigExt;
 use openraft::{EntryPayload, StorageError};
 use quorate::raft::StartError;
 use quorate::raft::durable::{Barrier, Disk, Fdatasync, Owner};
+use quorate::raft::flaws::LostFsync;
 use quorate::raft::keys::{ChunkWriter, chunk_key};
 use quorate::raft::log_store::{Closed, LogStore, MIRROR_BYTES_MAX};
 use quorate::raft::snapshot::SnapshotStore;
@@ -102,15 +103,6 @@ impl Barrier for Counting {
     }
 }
 
-/// The planted flaw: what sled's own flush amounts to.
-struct Nothing;
-
-impl Barrier for Nothing {
-    fn sync(&mut self, _: &File) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Every acknowledged append, vote and truncation has at least one `fdatasync` between itself and its acknowledgement.
 async fn every_acknowledgement_is_paid_for(barrier: impl Barrier, syncs: Arc<AtomicU64>) -> Result<(), String> {
     let data = directory();
@@ -140,7 +132,7 @@ async fn nothing_is_acknowledged_before_it_is_synced() {
 
 #[tokio::test]
 async fn a_store_that_never_syncs_is_found_out() {
-    let verdict = every_acknowledgement_is_paid_for(Nothing, Arc::default()).await;
+    let verdict = every_acknowledgement_is_paid_for(LostFsync, Arc::default()).await;
     assert_eq!(verdict, Err("an append was acknowledged without fdatasync".into()));
 }
 

@@ -30,18 +30,18 @@ pub struct Overlap {
 pub fn find(story: &Story) -> Certainties {
     let mut found = Certainties::default();
     for name in story.names.keys() {
-        let mut stretches: Vec<(u64, u64, &str, &Grant)> = Vec::new();
+        let mut stretches: Vec<(u64, u64, &Grant)> = Vec::new();
         for grant in story.names.of(name) {
             let of_grant = certain(story, grant);
             found.owners += usize::from(!of_grant.is_empty());
-            stretches.extend(of_grant.into_iter().map(|(from, to)| (from, to, grant.owner, grant)));
+            stretches.extend(of_grant.into_iter().map(|(from, to)| (from, to, grant)));
         }
-        stretches.sort_by_key(|(from, to, owner, _)| (*from, *to, *owner));
-        for (at, (from, to, owner, grant)) in stretches.iter().enumerate() {
-            for (other_from, other_to, other, later) in stretches[at + 1..].iter().take_while(|(f, ..)| f < to) {
+        stretches.sort_by_key(|(from, to, grant)| (*from, *to, grant.owner));
+        for (at, (from, to, grant)) in stretches.iter().enumerate() {
+            for (other_from, other_to, later) in stretches[at + 1..].iter().take_while(|(f, ..)| f < to) {
                 let (from, to) = (*from.max(other_from), *to.min(other_to));
-                if owner != other && from < to {
-                    let owners = (owner.to_string(), other.to_string());
+                if grant.owner != later.owner && from < to {
+                    let owners = (grant.owner.to_owned(), later.owner.to_owned());
                     let (from_ms, to_ms) = (ms(from), ms(to));
                     let proof = |grant: &Grant| grant.lease.and_then(|lease| last_proof(story, lease, from));
                     let calls = [Some(grant.op), Some(later.op), proof(grant), proof(later)];

@@ -100,10 +100,11 @@ fn merge(name: &str, mut found: Vec<(Span, BTreeSet<String>, bool)>) -> Vec<Dupl
 /// system had visibly taken it away.
 pub fn hold_of(story: &Story, grant: &Grant) -> Span {
     let mut span = story.names.surely_held(grant, story.run_end());
-    let taken_away = story.is_recorded_loser(grant) || story.names.may_end_at(grant).is_none();
+    let recorded = story.is_recorded_loser(grant);
+    let taken_away = recorded || story.names.may_end_at(grant).is_none();
     if !story.one_order() && taken_away {
         let records = |told: &&Told| told.records.iter().any(|r| r.name == grant.key && r.loser.1 == grant.token);
-        let told = story.told.iter().filter(|_| story.is_recorded_loser(grant)).filter(records);
+        let told = story.told.iter().filter(|_| recorded).filter(records);
         let known = told.map(|told| told.at).min().into_iter().chain(withdrawn_at(story, grant)).min();
         span.to = span.to.min(known.unwrap_or(u64::MAX)).max(span.from);
     }

@@ -1,8 +1,8 @@
 //! From a history to verdicts: pure functions of what was recorded, each asking one question.
 //!
 //! [`story`] puts a run in order once ([`ops`] pairs calls, [`faults`] tells when what was in force, [`views`] what the observer saw,
-//! [`grants`] what was granted and what may have ended it, [`survival`] who surely knows of an operation; [`evidence`] tells what convicts). Then each question has
-//! its file: [`linearizable`], [`duplicates`], [`certain`], [`fencing`], [`expiry`], [`lost`], [`stale`], [`sessions`], [`sets`],
+//! [`grants`] what was granted and what may have ended it, [`survival`] who surely knows of an operation; [`evidence`] tells what
+//! convicts). Then each question has its file: [`linearizable`], [`duplicates`], [`certain`], [`fencing`], [`expiry`], [`lost`], [`stale`], [`sessions`], [`sets`],
 //! [`convergence`], [`conflicts`], [`tidings`], [`watches`] (by [`streams`]), [`availability`], [`latency`]; and [`verdict`] holds the answers against what the system promised. Everything is measured on every system.
 
 pub mod availability;

@@ -152,12 +152,8 @@ fn take_in<'a>(
         holders.retain(|(owner, _)| *owner != change.owner);
     }
     match begins {
-        true => holders.insert(holder),
-        false => holders.remove(&holder),
-    };
-    match begins {
-        true => gone.remove(&change.owner.as_str()),
-        false => gone.insert(change.owner.as_str()),
+        true => (holders.insert(holder), gone.remove(holder.0)),
+        false => (holders.remove(&holder), gone.insert(holder.0)),
     };
 }
 
@@ -172,7 +168,7 @@ fn owner_at_end<'a>(story: &'a Story, name: &str) -> Option<(BTreeSet<&'a str>, 
 fn members_at_end<'a>(story: &'a Story, group: &str) -> Option<(BTreeSet<&'a str>, u64)> {
     let from = story.final_from(Key::Group(group))?;
     let mut last = BTreeMap::new();
-    for seen in story.views.iter().filter(|seen| seen.from >= from && story.in_core(seen.node)) {
+    for seen in story.views_from(from).filter(|seen| story.in_core(seen.node)) {
         let members = seen.view.groups.get(group).map(|members| members.iter().map(String::as_str).collect());
         last.insert(seen.node, (members.unwrap_or_default(), seen.from));
     }

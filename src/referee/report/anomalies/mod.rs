@@ -18,6 +18,7 @@ use crate::referee::history::{Event, Kind, Process};
 
 /// Calls of one case.
 const CALLS_MAX: usize = 12;
+
 #[derive(Serialize)]
 pub(super) struct Anomalies {
     list: Vec<Anomaly>,
