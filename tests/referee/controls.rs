@@ -51,7 +51,9 @@ async fn cp_that_judges_leases_by_the_wall_clock_is_convicted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cp_whose_tokens_fence_nobody_off_is_convicted_twice() {
     convicts(run(&["cp-no-fencing"], "halves", 11), &["tokens-rise"]).await;
-    convicts(run(&["cp-no-fencing"], "none", 11), &["stale-owners-fenced"]).await;
+    // Long enough for somebody to write after he lost a name: in ten seconds that once did not happen.
+    let long = Run { seconds: 20, ..run(&["cp-no-fencing"], "none", 11) };
+    convicts(long, &["stale-owners-fenced"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
