@@ -21,17 +21,17 @@ pub struct Browser {
     _profile: tempfile::TempDir,
 }
 
-/// Chromium's own log, which WebDriver has no command for.
+/// What Chromium's driver can do and WebDriver has no command for: where, and with what.
 #[derive(Debug)]
-struct Log(&'static str);
+struct Beyond(&'static str, Value);
 
-impl WebDriverCompatibleCommand for Log {
+impl WebDriverCompatibleCommand for Beyond {
     fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
-        base.join(&format!("session/{}/se/log", session.unwrap_or_default()))
+        base.join(&format!("session/{}/{}", session.unwrap_or_default(), self.0))
     }
 
     fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
-        (Method::POST, Some(json!({ "type": self.0 }).to_string()))
+        (Method::POST, Some(self.1.to_string()))
     }
 }
 
@@ -122,8 +122,14 @@ impl Browser {
         self.client.perform_actions(MouseActions::new("mouse".to_owned()).then(to)).await.expect("a move");
     }
 
+    /// Lays the page out as it is printed.
+    pub async fn as_printed(&self) {
+        let print = json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "media": "print" } });
+        self.client.issue_cmd(Beyond("goog/cdp/execute", print)).await.expect("the driver knows it");
+    }
+
     async fn log(&self, of: &'static str) -> Vec<Value> {
-        let log = self.client.issue_cmd(Log(of)).await.expect("a log");
+        let log = self.client.issue_cmd(Beyond("se/log", json!({ "type": of }))).await.expect("a log");
         log.as_array().cloned().expect("a list")
     }
 

@@ -62,25 +62,38 @@ fn what_is_told_ended_before_its_time_ended_too_early_in_either_mode() {
     }
 }
 
+/// A watcher is told that the lease ran out, first one and then another.
+fn told_expired(at: f64) -> Log {
+    let mut log = held();
+    let change = Change {
+        kind: ChangeKind::Expired,
+        key: "x".to_owned(),
+        owner: "a".to_owned(),
+        token: "1".to_owned(),
+        lease: Some("a".to_owned()),
+        current: None,
+    };
+    for (watcher, at) in [(0, at), (1, at + 3_000.0)] {
+        let changes = vec![change.clone()];
+        log.told(watcher, at, Watched::Change { revision: ChangeRevision::Number(2), changes });
+    }
+    log.ok(1, 2, Whole, 9_000.0, 9_005.0, whereis("x", None));
+    log
+}
+
 #[test]
 fn a_watcher_that_was_told_of_an_expiry_too_early_convicts() {
-    let history = |at| {
-        let mut log = held();
-        let lease = Some("a".to_owned());
-        let change = Change {
-            kind: ChangeKind::Expired,
-            key: "x".to_owned(),
-            owner: "a".to_owned(),
-            token: "1".to_owned(),
-            lease,
-            current: None,
-        };
-        log.told(0, at, Watched::Change { revision: ChangeRevision::Number(2), changes: vec![change] });
-        log.ok(1, 2, Whole, 9_000.0, 9_005.0, whereis("x", None));
-        log
-    };
-    assert_eq!(verdict(&ap(history(1_300.0)), "no-early-expiry"), Violated);
-    assert_eq!(verdict(&ap(history(1_600.0)), "no-early-expiry"), Holds);
+    assert_eq!(verdict(&ap(told_expired(1_300.0)), "no-early-expiry"), Violated);
+    assert_eq!(verdict(&ap(told_expired(1_600.0)), "no-early-expiry"), Holds);
+}
+
+#[test]
+fn watchers_that_are_all_told_of_an_expiry_too_late_convict_unless_a_new_leader_gave_it_more_time() {
+    assert_eq!(verdict(&cp(told_expired(2_600.0)), "no-late-expiry"), Holds, "one of them was told in time");
+    assert_eq!(verdict(&cp(told_expired(3_500.0)), "no-late-expiry"), Violated);
+    let mut elected = told_expired(3_500.0);
+    elected.cut(900.0, 1_000.0);
+    assert_eq!(verdict(&cp(elected), "no-late-expiry"), Holds);
 }
 
 #[test]

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 
 use fantoccini::Locator;
 use fantoccini::key::Key;
+use fantoccini::wd::PrintConfiguration;
 use quorate::referee::analysis::verdict::Verdict;
+use quorate::referee::history::Side::Whole;
 use quorate::referee::history::{Event, What};
 use quorate::referee::report::data::{Run, RunSet};
 use quorate::referee::report::{self, Judged};
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
+use crate::logs::{Log, alive, claim, create_lease, whereis};
 use crate::synthetic::comparison;
 
 /// A page on disk, and what `report.json` beside it says.
@@ -286,6 +289,51 @@ async fn eleven_systems_stand_side_by_side() {
     assert_eq!(browser.eval(rows).await, json!(8));
     browser.click("#systems button:nth-child(2)").await;
     browser.until(&format!("{rows} === 7")).await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_runs_out_has_its_tick_on_the_timeline() {
+    for (ttl_ms, ticks) in [(5_000, 1), (60_000, 0)] {
+        let mut log = Log::default();
+        log.ok(0, 1, Whole, 100.0, 105.0, create_lease("a", ttl_ms));
+        log.ok(0, 1, Whole, 200.0, 205.0, claim("x", "a", "1"));
+        log.ok(0, 2, Whole, 1_000.0, 1_005.0, alive("a"));
+        for at in (10..120).map(|at| f64::from(at) * 100.0) {
+            let standing = [("x", "a", "1")];
+            log.view(1, at, if at < 6_000.0 { &standing } else { &[] });
+        }
+        log.ok(1, 2, Whole, 12_000.0, 12_005.0, whereis("x", None));
+        let mut set = comparison(42);
+        set.runs.truncate(1);
+        set.runs[0].events = log.events();
+        let written = written(&report::judge(set));
+        let Some(browser) = Browser::open(&written.index, &[]).await else { return };
+        browser.until("document.querySelectorAll('#p-names svg').length > 0").await;
+        let drawn = "[...document.querySelectorAll('#p-names path.due')].map((p) => p.getAttribute('d')).join('')";
+        let drawn = browser.eval(drawn).await;
+        assert_eq!(drawn.as_str().expect("a path").matches("h8").count(), ticks, "{drawn}");
+        browser.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_printed_is_whole_and_fits_the_sheet() {
+    let written = ordinary();
+    let Some(browser) = Browser::open(&written.index, &[]).await else { return };
+    let shown = |css: &str| format!("getComputedStyle(document.querySelector('{css}')).display !== 'none'");
+    assert_eq!(browser.eval(&shown(".printed")).await, json!(false));
+    let pdf = browser.client.print(PrintConfiguration::default()).await.expect("it prints");
+    assert!(pdf.starts_with(b"%PDF") && pdf.len() > 20_000, "{}", pdf.len());
+    browser.as_printed().await;
+    for (css, is) in
+        [(".printed", true), ("#promises", true), ("#p-names", true), ("#bar", false), (".anomalies", false)]
+    {
+        assert_eq!(browser.eval(&shown(css)).await, is, "{css}");
+    }
+    // A sheet has no scroll bars: what would need one is cut off.
+    let cut = "[...document.querySelectorAll('.scroll')].filter((e) => e.scrollHeight > e.clientHeight + 1 && getComputedStyle(e).overflow !== 'visible').length";
+    assert_eq!(browser.eval(cut).await, json!(0));
     browser.close().await;
 }
 

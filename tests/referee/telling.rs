@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use quorate::referee::analysis::evidence::lines;
 use quorate::referee::analysis::verdict::Verdict::{Holds, Unknown, Violated};
 use quorate::referee::history::Side::{Majority, Minority, Whole};
 use quorate::referee::history::{KeptAlive, Membership, What};
@@ -75,8 +76,14 @@ fn a_gap_a_repetition_a_wrong_order_and_a_split_bookmark_are_found() {
         told.remove(left_out);
         cp(watched(&told)).watches
     };
-    assert_eq!(without(3).missed, ["watcher 1 was never told of revision 3"]);
-    assert_eq!(without(4).missed, ["watcher 1 was never told of revision 4"], "it says that it has caught up");
+    assert_eq!(lines(&without(3).missed), ["z: watcher 1 was never told of revision 3"]);
+    assert_eq!(
+        lines(&without(4).missed),
+        ["y: watcher 1 was never told of revision 4"],
+        "it says that it has caught up"
+    );
+    // The calls that show it: what granted z; and what granted and what ended y.
+    assert_eq!([without(3).missed[0].calls.len(), without(4).missed[0].calls.len()], [1, 2]);
     let mut twice = whole();
     twice.push((500.0, twice[3].1.clone()));
     assert_eq!(cp(watched(&twice)).watches.repeated.len(), 1);
@@ -94,15 +101,15 @@ fn what_is_told_differently_or_never_happened_is_untrue() {
     let mut other = whole();
     other[3].1 = numbered(3, change(ChangeKind::Registered, "z", "b", "3"));
     let found = cp(watched(&other)).watches;
-    assert!(found.untrue.iter().any(|line| line.contains("differently")), "{found:?}");
-    assert!(found.untrue.iter().any(|line| line.contains("nobody ever asked for")), "{found:?}");
+    assert!(lines(&found.untrue).iter().any(|line| line.contains("differently")), "{found:?}");
+    assert!(lines(&found.untrue).iter().any(|line| line.contains("nobody ever asked for")), "{found:?}");
 }
 
 #[test]
 fn after_a_resync_what_was_before_is_not_owed() {
     let mut told = whole();
     told[1].1 = Watched::Resync;
-    assert_eq!(cp(watched(&told)).watches.missed, Vec::<String>::new());
+    assert_eq!(cp(watched(&told)).watches.missed, []);
     assert_eq!(cp(watched(&told)).watches.resyncs, 1);
 }
 
@@ -198,7 +205,7 @@ fn after_a_resync(told: &[Watched], shown: &[&str]) -> Vec<String> {
     for node in 1..=5 {
         log.full_view(node, 6_000.0 + node as f64, &[], &[("g", shown)]);
     }
-    ap(log).watches.wrong_at_end
+    lines(&ap(log).watches.wrong_at_end)
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::referee::history::{KeptAlive, LeaseMade, What};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Evidence {
-    /// Begins with the name or group.
+    /// Begins with the name or group, if it is about one.
     pub line: String,
     #[serde(skip)]
     pub key: String,
@@ -23,12 +23,13 @@ pub struct Evidence {
 
 impl Evidence {
     pub fn new(key: &str, what: impl std::fmt::Display, span: Span, calls: impl Into<Vec<usize>>) -> Self {
-        Self { line: format!("{key}: {what}"), key: key.to_owned(), span, calls: calls.into() }
+        let line = if key.is_empty() { what.to_string() } else { format!("{key}: {what}") };
+        Self { line, key: key.to_owned(), span, calls: calls.into() }
     }
 
     /// The line without the name or group.
     pub fn what(&self) -> &str {
-        &self.line[self.key.len() + 2..]
+        self.line.strip_prefix(&self.key).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&self.line)
     }
 }
 

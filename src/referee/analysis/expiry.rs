@@ -116,6 +116,7 @@ fn seen_expiring(story: &Story, found: &mut Expiry) {
                 continue;
             }
             shown.insert(id, event.time);
+            told_late(story, id, &change.key, event.time, found);
             let stayed = story.one_order() || (!is_passed_on(story, id) && lease.doubtful.is_empty());
             if event.time < lease.may_end() && !lease.proofs.is_empty() && stayed {
                 let why = format!("a watcher was told that it had run out, {}", before(lease, event.time));
@@ -132,6 +133,27 @@ fn seen_expiring(story: &Story, found: &mut Expiry) {
     after.sort_unstable();
     found.shown_after_p50_ms = after.get(after.len() / 2).copied().map_or(0.0, ms);
     found.shown_after_max_ms = after.last().copied().map_or(0.0, ms);
+}
+
+/// The first watcher to be told that it had run out was told so more than a second after its time.
+fn told_late(story: &Story, id: &str, key: &str, at: u64, found: &mut Expiry) {
+    let Some(lease) = story.leases.get(id).filter(|lease| lease.revoked.is_none()) else { return };
+    let touched = lease.last_touched();
+    // Without one order another node may have been told of a later keep-alive.
+    if story.one_order() && at > in_time(lease, touched) && at > in_time(lease, last_disturbance(story, at)) {
+        let (since, ttl) = (ms(at - touched), ms(lease.ttl_ns));
+        let why = format!(
+            "watchers were told that it had run out {since:.0} ms after its last keep-alive, its time being {ttl:.0} ms"
+        );
+        let bound = story.names.of(key).iter().chain(story.groups.of(key));
+        let calls = bound.filter(|grant| grant.lease == Some(id)).map(|grant| grant.op).collect();
+        found.late.push(Mistimed::new(story, id, key, at, why, calls));
+    }
+}
+
+/// Until when a lease may be seen that was last kept alive, or had a new leader, then.
+fn in_time(lease: &Lease, since: u64) -> u64 {
+    since + lease.ttl_ns + GRACE_NS + SLACK_NS
 }
 
 /// A keep-alive made another node its keeper.
@@ -184,14 +206,13 @@ fn overstayed(story: &Story, grant: &Grant, found: &mut Expiry) {
     if !story.run.promises.linearizable {
         return;
     }
-    let ends = |from: u64| from + lease.ttl_ns + GRACE_NS + SLACK_NS;
     let touched = lease.last_touched();
     let seen = story.ops.iter().enumerate().find(|(_, op)| {
         op.key() == Key::Name(grant.key)
             && op.acked().is_some()
-            && op.invoked > ends(touched)
+            && op.invoked > in_time(lease, touched)
             && shows(op) == Some(Some(grant.token))
-            && op.invoked > ends(last_disturbance(story, op.invoked))
+            && op.invoked > in_time(lease, last_disturbance(story, op.invoked))
     });
     if let Some((place, op)) = seen {
         let since = ms(op.invoked.saturating_sub(touched));

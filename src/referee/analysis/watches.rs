@@ -10,7 +10,8 @@ mod exact;
 
 use serde::Serialize;
 
-use super::faults::ms;
+use super::evidence::Evidence;
+use super::faults::{Span, ms};
 use super::story::Story;
 use super::streams::{self, Stream};
 use crate::referee::watched::{ChangeKind, ChangeRevision};
@@ -27,13 +28,13 @@ pub struct Watches {
     pub resyncs: usize,
     pub overflows: usize,
     pub stalls: usize,
-    pub missed: Vec<String>,
-    pub repeated: Vec<String>,
-    pub disordered: Vec<String>,
+    pub missed: Vec<Evidence>,
+    pub repeated: Vec<Evidence>,
+    pub disordered: Vec<Evidence>,
     /// Told of what was not asked for, or never happened, or told differently to another.
-    pub untrue: Vec<String>,
+    pub untrue: Vec<Evidence>,
     /// What stands at the end is not what the watcher was told.
-    pub wrong_at_end: Vec<String>,
+    pub wrong_at_end: Vec<Evidence>,
     /// Keys that were compared at the end.
     pub compared_at_end: usize,
     /// From a grant's acknowledgement until a watcher was told of it, in milliseconds; zero if it was told before.
@@ -69,20 +70,36 @@ pub fn find(story: &Story) -> Watches {
 fn filtered(story: &Story, streams: &[Stream], found: &mut Watches) {
     let asked = streams::asked_for(story);
     for stream in streams {
-        for change in stream.changes().flat_map(|(_, _, changes)| changes) {
-            let key = change.key.as_str();
+        let told = stream.changes().flat_map(|(at, _, changes)| changes.iter().map(move |change| (at, change)));
+        for (at, change) in told {
+            let (key, watcher, span) = (change.key.as_str(), stream.watcher, Span { from: at, to: at });
             if !key.is_empty() && !stream.wants(key) {
-                found.untrue.push(format!("watcher {} was told of {key}, which it had not asked for", stream.watcher));
+                let what = format!("watcher {watcher} was told of it, which it had not asked for");
+                let calls = calls_of(story, change.kind, key, &change.token);
+                found.untrue.push(Evidence::new(key, what, span, calls));
             }
             let new = matches!(change.kind, ChangeKind::Registered | ChangeKind::Joined);
             if new && !asked.contains(&(key, change.owner.as_str())) {
-                found.untrue.push(format!(
-                    "watcher {} was told that {} holds {key}, which nobody ever asked for",
-                    stream.watcher, change.owner
-                ));
+                let what =
+                    format!("watcher {watcher} was told that {} holds it, which nobody ever asked for", change.owner);
+                found.untrue.push(Evidence::new(key, what, span, []));
             }
         }
     }
+}
+
+/// The calls that made such a change of this grant, as far as the story knows them: that granted it, and, of an end, that may have
+/// ended it.
+fn calls_of(story: &Story, kind: ChangeKind, key: &str, token: &str) -> Vec<usize> {
+    let begins = matches!(kind, ChangeKind::Registered | ChangeKind::Joined | ChangeKind::Updated | ChangeKind::Shown);
+    let mut calls = Vec::new();
+    for grants in [&story.names, &story.groups] {
+        for grant in grants.of(key).iter().filter(|grant| grant.token == token) {
+            calls.push(grant.op);
+            calls.extend(grants.endings_of(grant).filter(|_| !begins).map(|ending| ending.op));
+        }
+    }
+    calls
 }
 
 fn lags(story: &Story, streams: &[Stream], found: &mut Watches) {

@@ -1,16 +1,16 @@
 //! What watchers, losers and readers of lists are promised to be told.
 
 use super::{Answer, Findings, holds, plural, unknown, violated};
-use crate::referee::analysis::evidence::lines;
+use crate::referee::analysis::evidence::{Evidence, lines};
 
 pub(super) fn watch_exact(found: &Findings) -> Answer {
     let watches = &found.watches;
     let lists = [
-        ("missed", &watches.missed),
-        ("repeated", &watches.repeated),
-        ("out of order", &watches.disordered),
-        ("untrue", &watches.untrue),
-        ("wrong at the end", &watches.wrong_at_end),
+        ("missed", &watches.missed[..]),
+        ("repeated", &watches.repeated[..]),
+        ("out of order", &watches.disordered[..]),
+        ("untrue", &watches.untrue[..]),
+        ("wrong at the end", &watches.wrong_at_end[..]),
     ];
     watch(found, &lists, "each once and in order")
 }
@@ -18,20 +18,20 @@ pub(super) fn watch_exact(found: &Findings) -> Answer {
 pub(super) fn watch_at_least_once(found: &Findings) -> Answer {
     let watches = &found.watches;
     let lists = [
-        ("missed", &watches.missed),
-        ("out of order", &watches.disordered),
-        ("untrue", &watches.untrue),
-        ("wrong at the end", &watches.wrong_at_end),
+        ("missed", &watches.missed[..]),
+        ("out of order", &watches.disordered[..]),
+        ("untrue", &watches.untrue[..]),
+        ("wrong at the end", &watches.wrong_at_end[..]),
     ];
     watch(found, &lists, "each at least once, each origin's in order")
 }
 
-fn watch(found: &Findings, lists: &[(&str, &Vec<String>)], kept: &str) -> Answer {
+fn watch(found: &Findings, lists: &[(&str, &[Evidence])], kept: &str) -> Answer {
     let watches = &found.watches;
     let broken = lists.iter().filter(|(_, list)| !list.is_empty()).collect::<Vec<_>>();
     if !broken.is_empty() {
         let counts = broken.iter().map(|(what, list)| format!("{} {what}", list.len())).collect::<Vec<_>>();
-        let some = broken.iter().flat_map(|(_, list)| list.iter().take(5).cloned());
+        let some = broken.iter().flat_map(|(_, list)| lines(&list[..list.len().min(5)]));
         return violated(counts.join(", "), some.collect());
     }
     if watches.told == 0 || watches.resumed == 0 {

@@ -5,11 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Watches;
+use super::{Watches, calls_of};
+use crate::referee::analysis::evidence::Evidence;
+use crate::referee::analysis::faults::Span;
+use crate::referee::analysis::grants::Grant;
 use crate::referee::analysis::story::Story;
 use crate::referee::analysis::streams::{Stream, Told};
 use crate::referee::history::Key;
 use crate::referee::watched::{Change, ChangeKind, ChangeRevision};
+
+/// Calls that are shown of what stands wrongly.
+const LAST_CALLS: usize = 8;
 
 type Operation<'a> = (&'a str, u64);
 
@@ -50,26 +56,29 @@ impl<'a> Standing<'a> {
 
 pub(super) fn judge(story: &Story, streams: &[Stream], found: &mut Watches) {
     for stream in streams {
-        in_order(stream, found);
+        in_order(story, stream, found);
         if stream.caught_up.is_some() {
             at_end(story, stream, found);
         }
     }
 }
 
-fn in_order(stream: &Stream, found: &mut Watches) {
+fn in_order(story: &Story, stream: &Stream, found: &mut Watches) {
     let mut greatest: BTreeMap<&str, u64> = BTreeMap::new();
     let mut told: BTreeSet<Operation> = BTreeSet::new();
     for message in &stream.told {
         match message {
-            Told::Change { revision: ChangeRevision::Operation { origin, number }, .. } => {
+            Told::Change { at, revision: ChangeRevision::Operation { origin, number }, changes } => {
                 let last = greatest.entry(origin).or_default();
                 // At least once: what was told before may be told again.
                 if told.insert((origin, *number)) && *number < *last {
-                    found.disordered.push(format!(
-                        "watcher {} was told of operation {number} of {origin} after {last}",
-                        stream.watcher
-                    ));
+                    let what =
+                        format!("watcher {} was told of operation {number} of {origin} after {last}", stream.watcher);
+                    let calls =
+                        changes.iter().flat_map(|change| calls_of(story, change.kind, &change.key, &change.token));
+                    let key = changes.first().map_or("", |change| &change.key);
+                    let span = Span { from: *at, to: *at };
+                    found.disordered.push(Evidence::new(key, what, span, calls.collect::<Vec<_>>()));
                 }
                 *last = (*last).max(*number);
             }
@@ -111,7 +120,7 @@ fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
         }
         let shown = if of_group { members_at_end(story, key) } else { owner_at_end(story, key) };
         // A lease's end is nobody's call: it may have come after the nodes were last looked at.
-        let Some((shown, _)) = shown.filter(|(_, seen)| *seen > standing.told) else { continue };
+        let Some((shown, seen)) = shown.filter(|(_, seen)| *seen > standing.told) else { continue };
         found.compared_at_end += 1;
         let owners = standing.owners();
         if !standing.allows(&shown, of_group, whole) {
@@ -119,12 +128,23 @@ fn at_end(story: &Story, stream: &Stream, found: &mut Watches) {
                 true => "nobody".to_owned(),
                 false => set.iter().copied().collect::<Vec<_>>().join(", "),
             };
-            found.wrong_at_end.push(format!(
-                "{key}: by what watcher {} was told there is {}, but the nodes show {}",
+            let what = format!(
+                "by what watcher {} was told there is {}, but the nodes show {}",
                 stream.watcher,
                 list(&owners),
                 list(&shown)
-            ));
+            );
+            let grants = if of_group { &story.groups } else { &story.names };
+            let holds = |grant: &&Grant| owners.contains(grant.owner) || shown.contains(grant.owner);
+            // The last ones of those that it is about.
+            let calls =
+                grants.of(key).iter().filter(holds).flat_map(|grant| {
+                    std::iter::once(grant.op).chain(grants.endings_of(grant).map(|ending| ending.op))
+                });
+            let mut calls = calls.collect::<Vec<_>>();
+            calls.sort_unstable();
+            let calls = calls.split_off(calls.len().saturating_sub(LAST_CALLS));
+            found.wrong_at_end.push(Evidence::new(key, what, Span { from: standing.told, to: seen }, calls));
         }
     }
 }

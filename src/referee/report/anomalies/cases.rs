@@ -215,20 +215,11 @@ impl<'r> Lister<'r> {
 
     fn watches(&mut self) {
         let (watches, once) = (&self.found.watches, self.run.promises.one_order);
-        self.lines("watch: missed", &watches.missed, true);
-        self.lines("watch: repeated", &watches.repeated, once);
-        self.lines("watch: out of order", &watches.disordered, true);
-        self.lines("watch: untrue", &watches.untrue, true);
-        self.lines("watch: wrong at the end", &watches.wrong_at_end, true);
-    }
-
-    /// Lines alone, which may begin with a name or group.
-    fn lines(&mut self, kind: &str, lines: &'r [String], broken: bool) {
-        for line in lines.iter().take(CASES_MAX) {
-            let (key, text) = self.keyed(line);
-            let why = format!("{}.", prose::capital(text));
-            self.add(Found { kind: kind.to_owned(), key, text: text.to_owned(), why, broken, ..Found::default() });
-        }
+        self.shown("watch: missed", &watches.missed, true);
+        self.shown("watch: repeated", &watches.repeated, once);
+        self.shown("watch: out of order", &watches.disordered, true);
+        self.shown("watch: untrue", &watches.untrue, true);
+        self.shown("watch: wrong at the end", &watches.wrong_at_end, true);
     }
 
     fn stale_reads(&mut self) {
