@@ -60,6 +60,7 @@ fn main() {
             for mode in modes() {
                 leases(&program, mode).await;
             }
+            health(&program).await;
         }
         if asked("events") {
             for mode in modes() {
@@ -74,6 +75,24 @@ fn main() {
 
 fn options() -> CallOptions {
     CallOptions { timeout: PATIENCE, ..CallOptions::default() }
+}
+
+/// What calls cost that do next to nothing, as many as keep the leases alive singly: the floor that HTTP itself lays at that pace, at
+/// which each call has to wake a sleeping thread.
+async fn health(program: &Path) {
+    let cluster = Cluster::start(program, &[], "http", &Access::default()).await;
+    let before = cluster.used();
+    sleep(IDLE).await;
+    let idle = percent(cluster.used().since(before), IDLE);
+    let (before, begun) = (cluster.used(), Instant::now());
+    let call = |caller: Arc<Caller>, _| async move { drop(caller.ready(None, PATIENCE).await.expect("it is well")) };
+    let calls = f64::from(paced(&cluster, call).await + paced(&cluster, call).await);
+    let used = percent(cluster.used().since(before), begun.elapsed()) - idle;
+    println!(
+        "asking for health alone, {LEASES} times in {} s: {used:.2} % of a core above idle, {:.0} us a call",
+        RENEWAL.as_secs(),
+        used / 100.0 * begun.elapsed().as_secs_f64() * 1e6 / calls,
+    );
 }
 
 /// Ten thousand leases, each kept alive every twenty seconds: by single calls through every node in turn, and by the call for many.
@@ -139,16 +158,29 @@ async fn create(cluster: &Cluster, mode: Mode) -> Arc<Vec<LeaseId>> {
     Arc::new(made)
 }
 
-/// One round of single calls, evenly over its time and over the nodes.
+/// One round of single calls.
 async fn singly(cluster: &Cluster, mode: Mode, leases: &Arc<Vec<LeaseId>>) -> u32 {
+    let leases = leases.clone();
+    let call = move |caller: Arc<Caller>, at: usize| {
+        let leases = leases.clone();
+        async move {
+            caller.keep_alive(mode, &leases[at], &[], &options()).await.expect("an answer").expect("it lives");
+        }
+    };
+    paced(cluster, call).await
+}
+
+/// One call for each lease, evenly over the time of a round and over the nodes.
+async fn paced<F, C>(cluster: &Cluster, call: F) -> u32
+where
+    F: Fn(Arc<Caller>, usize) -> C,
+    C: Future<Output = ()> + Send + 'static,
+{
     let begun = Instant::now();
     let mut calls = JoinSet::new();
     for at in 0..LEASES {
         sleep_until(begun + RENEWAL * at as u32 / LEASES as u32).await;
-        let (caller, leases) = (cluster.callers[at % cluster.callers.len()].clone(), leases.clone());
-        calls.spawn(async move {
-            caller.keep_alive(mode, &leases[at], &[], &options()).await.expect("an answer").expect("it lives");
-        });
+        calls.spawn(call(cluster.callers[at % cluster.callers.len()].clone(), at));
         while calls.try_join_next().is_some() {}
     }
     calls.join_all().await;

@@ -88,7 +88,9 @@ async fn ap_that_keeps_no_record_of_a_conflict_is_convicted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ap_that_tells_no_loser_is_convicted() {
-    convicts(run(&["ap-mute-losers"], "halves", 16), &["losers-told"]).await;
+    // Long enough for a loser under a lease to keep it alive until everybody knows, before the next cut.
+    let long = Run { seconds: 20, ..run(&["ap-mute-losers"], "halves", 16) };
+    convicts(long, &["losers-told"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

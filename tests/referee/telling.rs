@@ -233,8 +233,15 @@ fn watches_that_nobody_resumed_prove_nothing() {
     assert_eq!(verdict(&cp(log), "watch-exact"), Unknown);
 }
 
-/// Both sides of a cut register `x` under leases that they keep alive; `a` loses.
+/// Both sides of a cut register `x` under leases that they keep alive; `a` loses, and a watcher is told so.
 fn contested(told: Option<(&str, &str)>) -> Log {
+    let mut log = unwatched(told);
+    log.told(0, 2_100.0, operation("1.a", 9, change(ChangeKind::Conflict, "x", "a", "1.1.a.1")));
+    log
+}
+
+/// The same, and no watcher is there.
+fn unwatched(told: Option<(&str, &str)>) -> Log {
     let lost = record("r", "x", ("a", "1.1.a.1"), ("b", "1.2.b.1"));
     let mut log = Log::default();
     log.ok(0, 1, Whole, 0.0, 5.0, create_lease("a", 3_000));
@@ -242,7 +249,10 @@ fn contested(told: Option<(&str, &str)>) -> Log {
     log.cut(100.0, 2_000.0);
     log.ok(0, 1, Minority, 200.0, 205.0, claim("x", "a", "1.1.a.1"));
     log.ok(1, 3, Majority, 300.0, 305.0, claim("x", "b", "1.2.b.1"));
-    log.told(0, 2_100.0, operation("1.a", 9, change(ChangeKind::Conflict, "x", "a", "1.1.a.1")));
+    log.view(1, 1_900.0, &[("x", "a", "1.1.a.1")]);
+    for node in 1..=5 {
+        log.view(node, 2_200.0 + node as f64, &[("x", "b", "1.2.b.1")]);
+    }
     for at in [1_000.0, 2_500.0, 4_000.0, 6_000.0] {
         log.ok(0, 1, Whole, at, at + 5.0, alive("a"));
         log.ok(1, 3, Whole, at, at + 5.0, alive("b"));
@@ -263,6 +273,10 @@ fn a_loser_that_is_never_told_and_one_that_is_told_of_anothers_loss_convict() {
     let found = ap(contested(Some(("a", "r"))));
     assert_eq!(verdict(&found, "losers-told"), Holds, "{:?}", found.tidings);
     assert_eq!(verdict(&ap(contested(None)), "losers-told"), Violated);
+    assert_eq!(verdict(&ap(unwatched(None)), "losers-told"), Violated, "all nodes showed that they knew");
+    let mut cut_again = unwatched(None);
+    cut_again.cut(2_300.0, 8_000.0);
+    assert_eq!(ap(cut_again).tidings.owed, 0, "whoever answered may not have known");
     let found = ap(contested(Some(("b", "r"))));
     assert_eq!((found.tidings.missing.len(), found.tidings.wrong.len()), (1, 1), "{:?}", found.tidings);
 }

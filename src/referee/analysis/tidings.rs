@@ -6,13 +6,15 @@ use serde::Serialize;
 
 use super::evidence::Evidence;
 use super::faults::{Span, ms, ns};
+use super::grants::Grant;
 use super::story::Story;
+use super::views::Seen;
 use crate::referee::history::{Conflict, KeptAlive, What};
 use crate::referee::watched::{ChangeKind, Watched};
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Tidings {
-    /// Losing grants whose leases were kept alive for long enough after their loss.
+    /// Losing grants whose leases were kept alive for long enough after their loss was known.
     pub owed: usize,
     /// Those of them whose owners were told.
     pub told: usize,
@@ -36,23 +38,28 @@ pub fn find(story: &Story) -> Tidings {
     let known = known_since(story);
     for record in records.values() {
         let Some(grant) = story.grant(&record.name, &record.loser.1) else { continue };
-        let (Some(id), Some(since)) = (grant.lease, known.get(&(grant.key, grant.token))) else { continue };
-        let Some(lease) = story.leases.get(id) else { continue };
-        let late = since + ns(story.run.bounds.confirmation);
-        let Some(first) = lease.proofs.iter().find(|proof| proof.sent > late) else { continue };
+        let Some((id, lease)) = grant.lease.and_then(|id| Some((id, story.leases.get(id)?))) else { continue };
+        let kept_after = |since: u64, until_fault: bool| {
+            let kept = lease.proofs.iter().find(|proof| proof.sent > since + ns(story.run.bounds.confirmation))?;
+            let counts = !until_fault || story.faults.steady(Span { from: since, to: kept.acked });
+            counts.then_some((since, kept))
+        };
+        let told_of = known.get(&(grant.key, grant.token)).and_then(|since| kept_after(*since, false));
+        let owed = told_of.or_else(|| kept_after(shown_lost(story, grant)?, true));
+        let Some((since, first)) = owed else { continue };
         found.owed += 1;
         if told.contains(&(id, record.id.as_str())) {
             found.told += 1;
             continue;
         }
-        let (loser, at) = (&record.loser.0, ms(*since) / 1e3);
+        let (loser, at) = (&record.loser.0, ms(since) / 1e3);
         let what = format!("{loser} lost it before {at:.3} s, kept its lease alive after that, and was never told");
         let kept = story
             .ops
             .iter()
             .position(|op| op.invoked == first.sent && matches!(op.what, What::KeepAlive { lease, .. } if lease == id));
         let calls = [grant.op].into_iter().chain(kept).collect::<Vec<_>>();
-        found.missing.push(Evidence::new(&record.name, what, Span { from: *since, to: first.acked }, calls));
+        found.missing.push(Evidence::new(&record.name, what, Span { from: since, to: first.acked }, calls));
     }
     found.wrong.sort_by(|a, b| a.line.cmp(&b.line));
     found.wrong.dedup_by(|a, b| a.line == b.line);
@@ -69,6 +76,21 @@ fn known_since<'a>(story: &Story<'a>) -> BTreeMap<(&'a str, &'a str), u64> {
         }
     }
     since
+}
+
+/// When a grant that lost had last been shown and all nodes had been looked at since: by then they all knew. No watcher need have been
+/// told, since one that begins anew is told what stands and not what was decided.
+fn shown_lost(story: &Story, grant: &Grant) -> Option<u64> {
+    let shows = |seen: &&Seen| seen.view.names.get(grant.key).is_some_and(|(_, token)| token == grant.token);
+    let last = story.views[story.showing(grant.key)].iter().filter(shows).map(|seen| seen.at).max()?;
+    let mut looked_at = BTreeMap::new();
+    for seen in story.views_from(last) {
+        looked_at.entry(seen.node).or_insert(seen.at);
+        if looked_at.len() == story.run.header.nodes.len() {
+            return looked_at.into_values().max();
+        }
+    }
+    None
 }
 
 fn wrong_party(
