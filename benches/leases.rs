@@ -85,7 +85,9 @@ async fn health(program: &Path) {
     sleep(IDLE).await;
     let idle = percent(cluster.used().since(before), IDLE);
     let (before, begun) = (cluster.used(), Instant::now());
-    let call = |caller: Arc<Caller>, _| async move { drop(caller.ready(None, PATIENCE).await.expect("it is well")) };
+    let call = |caller: Arc<Caller>, _| async move {
+        caller.ready(None, PATIENCE).await.expect("it is well");
+    };
     let calls = f64::from(paced(&cluster, call).await + paced(&cluster, call).await);
     let used = percent(cluster.used().since(before), begun.elapsed()) - idle;
     println!(
