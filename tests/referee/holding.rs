@@ -64,7 +64,10 @@ fn what_is_told_ended_before_its_time_ended_too_early_in_either_mode() {
 
 /// A watcher is told that the lease ran out, first one and then another.
 fn told_expired(at: f64) -> Log {
-    let mut log = held();
+    expiry_told_after(held(), at)
+}
+
+fn expiry_told_after(mut log: Log, at: f64) -> Log {
     let change = Change {
         kind: ChangeKind::Expired,
         key: "x".to_owned(),
@@ -94,6 +97,14 @@ fn watchers_that_are_all_told_of_an_expiry_too_late_convict_unless_a_new_leader_
     let mut elected = told_expired(3_500.0);
     elected.cut(900.0, 1_000.0);
     assert_eq!(verdict(&cp(elected), "no-late-expiry"), Holds);
+}
+
+#[test]
+fn of_a_lease_that_nobody_was_told_of_nobody_knows_when_it_is_due() {
+    let mut log = Log::default();
+    log.call(0, 1, Whole, 0.0, create_lease("a", 1_000), Some((1_000.0, Kind::Info)));
+    let found = cp(expiry_told_after(log, 8_000.0)).expiry;
+    assert_eq!((found.late.len(), found.shown_after_max_ms), (0, 0.0), "{found:?}");
 }
 
 #[test]

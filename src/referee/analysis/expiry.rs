@@ -65,7 +65,7 @@ impl Mistimed {
 
 pub fn find(story: &Story) -> Expiry {
     let revoked = |lease: &&Lease| lease.revoked.is_some();
-    let run_out = |lease: &&Lease| !lease.proofs.is_empty() && !revoked(lease) && lease.due() < story.run_end();
+    let run_out = |lease: &&Lease| left_alone(lease) && lease.due() < story.run_end();
     let mut found = Expiry {
         leases: story.leases.values().filter(|lease| !lease.proofs.is_empty()).count(),
         kept_alive: story.leases.values().map(|lease| lease.proofs.len().saturating_sub(1)).sum(),
@@ -128,7 +128,9 @@ fn seen_expiring(story: &Story, found: &mut Expiry) {
     }
     let mut after = shown
         .iter()
-        .filter_map(|(id, at)| story.leases.get(id).filter(|l| l.revoked.is_none()).map(|l| at.saturating_sub(l.due())))
+        .filter_map(|(id, at)| {
+            story.leases.get(id).filter(|lease| left_alone(lease)).map(|lease| at.saturating_sub(lease.due()))
+        })
         .collect::<Vec<_>>();
     after.sort_unstable();
     found.shown_after_p50_ms = after.get(after.len() / 2).copied().map_or(0.0, ms);
@@ -137,7 +139,7 @@ fn seen_expiring(story: &Story, found: &mut Expiry) {
 
 /// The first watcher to be told that it had run out was told so more than a second after its time.
 fn told_late(story: &Story, id: &str, key: &str, at: u64, found: &mut Expiry) {
-    let Some(lease) = story.leases.get(id).filter(|lease| lease.revoked.is_none()) else { return };
+    let Some(lease) = story.leases.get(id).filter(|lease| left_alone(lease)) else { return };
     let touched = lease.last_touched();
     // Without one order another node may have been told of a later keep-alive.
     if story.one_order() && at > in_time(lease, touched) && at > in_time(lease, last_disturbance(story, at)) {
@@ -149,6 +151,11 @@ fn told_late(story: &Story, id: &str, key: &str, at: u64, found: &mut Expiry) {
         let calls = bound.filter(|grant| grant.lease == Some(id)).map(|grant| grant.op).collect();
         found.late.push(Mistimed::new(story, id, key, at, why, calls));
     }
+}
+
+/// Somebody was told that it lived, so that its time is known; and nobody revoked it.
+fn left_alone(lease: &Lease) -> bool {
+    !lease.proofs.is_empty() && lease.revoked.is_none()
 }
 
 /// Until when a lease may be seen that was last kept alive, or had a new leader, then.
