@@ -3,8 +3,8 @@
 use quorate::referee::analysis::verdict::Verdict::{self, Holds, Violated};
 use quorate::referee::analysis::{Findings, analyse};
 use quorate::referee::history::Installed::Installed;
-use quorate::referee::history::Kind;
 use quorate::referee::history::Side::{Majority, Minority, Whole};
+use quorate::referee::history::{Kind, Unregistered, What};
 
 use crate::logs::{AP, CP, LEFT, Log, RIGHT, between, join, leave, members, record, register, unregister, whereis};
 
@@ -241,6 +241,34 @@ fn a_node_that_was_told_a_foreign_token_did_not_end_what_it_knew_of_the_member_i
         log.full_view(node, 15_000.0 + node as f64, &[], &[("g", &["m"])]);
     }
     assert_ne!(verdict(&ap(log), "nothing-resurrected"), Violated);
+}
+
+#[test]
+fn a_token_that_had_ended_before_ends_nothing_that_came_after_it() {
+    // Found by a campaign: m leaves without a token, joins again, and a last call leaves with the first token.
+    let history = |late: bool| {
+        let mut log = Log::default();
+        log.ok(0, 1, Whole, 0.0, 5.0, join("g", "m", "1.1.0.1"));
+        let mut bare = leave("g", "m", "1.1.0.1");
+        if let What::Leave { token, .. } = &mut bare {
+            *token = None;
+        }
+        log.ok(1, 1, Whole, 2_000.0, 2_005.0, bare);
+        log.ok(2, 2, Whole, 3_000.0, 3_005.0, join("g", "m", "2.2.0.1"));
+        let mut last = leave("g", "m", "1.1.0.1");
+        if let What::Leave { result, .. } = &mut last {
+            *result = Some(if late { Unregistered::Before } else { Unregistered::Now });
+        }
+        log.ok(3, 3, Whole, 28_000.0, 28_005.0, last);
+        for node in 1..=5 {
+            log.full_view(node, 45_000.0 + node as f64, &[], &[("g", &["m"])]);
+        }
+        log
+    };
+    for judge in [ap, cp] {
+        assert_ne!(verdict(&judge(history(true)), "nothing-resurrected"), Violated);
+        assert_eq!(verdict(&judge(history(false)), "nothing-resurrected"), Violated, "it ended all that stood");
+    }
 }
 
 #[test]

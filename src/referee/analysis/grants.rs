@@ -38,6 +38,8 @@ pub struct Ending<'a> {
     pub token: Option<&'a str>,
     /// It ended all grants of that owner that its node knew, whichever token it came with.
     pub all_of_owner: bool,
+    /// The answer was that the grant of that token had ended before: this call ended nothing, and least of all a later grant.
+    pub came_late: bool,
     pub node: Option<NodeId>,
     pub op: usize,
     pub invoked: u64,
@@ -49,7 +51,7 @@ impl Ending<'_> {
     fn may_end(&self, grant: &Grant) -> bool {
         // An ending that was answered before the grant was asked for cannot be about it.
         self.owner.is_none_or(|owner| owner == grant.owner)
-            && (self.all_of_owner || self.token.is_none_or(|token| token == grant.token))
+            && ((self.all_of_owner && !self.came_late) || self.token.is_none_or(|token| token == grant.token))
             && self.acked.is_none_or(|acked| acked >= grant.invoked)
     }
 }
@@ -134,7 +136,8 @@ impl<'a> Grants<'a> {
         }
     }
 
-    fn end(&mut self, ending: Ending<'a>, result: Option<&Unregistered>) {
+    fn end(&mut self, mut ending: Ending<'a>, result: Option<&Unregistered>) {
+        ending.came_late = ending.token.is_some() && result == Some(&Unregistered::Before);
         match result {
             // Nothing stood there, so nothing was ended.
             Some(Unregistered::Absent | Unregistered::Never) => {}
@@ -163,7 +166,7 @@ impl<'a> Grants<'a> {
                 let op = ops.iter().position(|op| op.index == at as u64)?;
                 let (owner, token) = (Some(grant.owner), Some(grant.token));
                 let (key, node, acked) = (grant.key, ops[op].node, Some(acked));
-                Some(Ending { key, owner, token, all_of_owner: false, node, op, invoked, acked })
+                Some(Ending { key, owner, token, all_of_owner: false, came_late: false, node, op, invoked, acked })
             }));
         }
         for ending in ended {
@@ -271,5 +274,6 @@ fn grant<'a>(
 }
 
 fn ending<'a>(op: &Op<'a>, at: usize, key: &'a str, owner: Option<&'a str>, token: Option<&'a str>) -> Ending<'a> {
-    Ending { key, owner, token, all_of_owner: false, node: op.node, op: at, invoked: op.invoked, acked: op.acked() }
+    let (invoked, acked) = (op.invoked, op.acked());
+    Ending { key, owner, token, all_of_owner: false, came_late: false, node: op.node, op: at, invoked, acked }
 }

@@ -195,8 +195,8 @@ fn member_is_back(story: &Story, grant: &Grant) -> Vec<bool> {
     let of_member = |owner: &str| owner == grant.owner;
     let silent = story.groups.silent(grant.key).iter().any(|silent| of_member(silent.owner));
     let others = story.groups.of(grant.key).iter().filter(|other| of_member(other.owner) && other.token != grant.token);
-    // A node that knows the grant which the token is of ends with it all that it knows of that member.
-    let ends_the_rest = surely_known(story, grant, end);
+    // A node that knows the grant which the token is of ends with it all that it knows of that member, if the grant still stands.
+    let ends_the_rest = !end.came_late && surely_known(story, grant, end);
     let excuses = |other: &Grant| {
         let ended_with_it = ends_the_rest && surely_known(story, other, end);
         !ended_with_it && sure_end(story, &story.groups, other).is_none()
