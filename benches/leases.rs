@@ -81,9 +81,7 @@ fn options() -> CallOptions {
 /// which each call has to wake a sleeping thread.
 async fn health(program: &Path) {
     let cluster = Cluster::start(program, &[], "http", &Access::default()).await;
-    let before = cluster.used();
-    sleep(IDLE).await;
-    let idle = percent(cluster.used().since(before), IDLE);
+    let idle = at_rest(&cluster).await;
     let (before, begun) = (cluster.used(), Instant::now());
     let call = |caller: Arc<Caller>, _| async move {
         caller.ready(None, PATIENCE).await.expect("it is well");
@@ -100,9 +98,7 @@ async fn health(program: &Path) {
 /// Ten thousand leases, each kept alive every twenty seconds: by single calls through every node in turn, and by the call for many.
 async fn leases(program: &Path, mode: Mode) {
     let cluster = Cluster::start(program, &[], "http", &Access::default()).await;
-    let before = cluster.used();
-    sleep(IDLE).await;
-    let idle = percent(cluster.used().since(before), IDLE);
+    let idle = at_rest(&cluster).await;
     let made = create(&cluster, mode).await;
     // The first keep-alive of each lease under a leader may be written down: it is no part of what is measured.
     bulk(&cluster, mode, &made).await;
@@ -133,6 +129,13 @@ async fn leases(program: &Path, mode: Mode) {
             used.wakeups as f64 / f64::from(calls),
         );
     }
+}
+
+/// What it costs while nobody calls, in percent of a core.
+async fn at_rest(cluster: &Cluster) -> f64 {
+    let before = cluster.used();
+    sleep(IDLE).await;
+    percent(cluster.used().since(before), IDLE)
 }
 
 fn percent(used: Used, time: Duration) -> f64 {

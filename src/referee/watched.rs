@@ -86,6 +86,11 @@ pub enum ChangeKind {
 }
 
 impl ChangeKind {
+    /// Whether the grant that it is about stands after it. What is about no grant says no.
+    pub fn stands(self) -> bool {
+        matches!(self, ChangeKind::Registered | ChangeKind::Joined | ChangeKind::Updated | ChangeKind::Shown)
+    }
+
     pub fn is_of_group(self) -> bool {
         matches!(self, ChangeKind::Joined | ChangeKind::Left | ChangeKind::LeftExpired)
     }

@@ -120,8 +120,7 @@ fn seen_expiring(story: &Story, found: &mut Expiry) {
             let stayed = story.one_order() || (!is_passed_on(story, id) && lease.doubtful.is_empty());
             if event.time < lease.may_end() && !lease.proofs.is_empty() && stayed {
                 let why = format!("a watcher was told that it had run out, {}", before(lease, event.time));
-                let bound = story.names.of(&change.key).iter().chain(story.groups.of(&change.key));
-                let calls = bound.filter(|grant| grant.lease == Some(id)).map(|grant| grant.op).collect();
+                let calls = granted_under(story, id, &change.key);
                 found.early.push(Mistimed::new(story, id, &change.key, event.time, why, calls));
             }
         }
@@ -147,10 +146,14 @@ fn told_late(story: &Story, id: &str, key: &str, at: u64, found: &mut Expiry) {
         let why = format!(
             "watchers were told that it had run out {since:.0} ms after its last keep-alive, its time being {ttl:.0} ms"
         );
-        let bound = story.names.of(key).iter().chain(story.groups.of(key));
-        let calls = bound.filter(|grant| grant.lease == Some(id)).map(|grant| grant.op).collect();
-        found.late.push(Mistimed::new(story, id, key, at, why, calls));
+        found.late.push(Mistimed::new(story, id, key, at, why, granted_under(story, id, key)));
     }
+}
+
+/// The calls that bound that name or group to the lease.
+fn granted_under(story: &Story, lease: &str, key: &str) -> Vec<usize> {
+    let grants = story.names.of(key).iter().chain(story.groups.of(key));
+    grants.filter(|grant| grant.lease == Some(lease)).map(|grant| grant.op).collect()
 }
 
 /// Somebody was told that it lived, so that its time is known; and nobody revoked it.

@@ -91,12 +91,11 @@ fn filtered(story: &Story, streams: &[Stream], found: &mut Watches) {
 /// The calls that made such a change of this grant, as far as the story knows them: that granted it, and, of an end, that may have
 /// ended it.
 fn calls_of(story: &Story, kind: ChangeKind, key: &str, token: &str) -> Vec<usize> {
-    let begins = matches!(kind, ChangeKind::Registered | ChangeKind::Joined | ChangeKind::Updated | ChangeKind::Shown);
     let mut calls = Vec::new();
     for grants in [&story.names, &story.groups] {
         for grant in grants.of(key).iter().filter(|grant| grant.token == token) {
             calls.push(grant.op);
-            calls.extend(grants.endings_of(grant).filter(|_| !begins).map(|ending| ending.op));
+            calls.extend(grants.endings_of(grant).filter(|_| !kind.stands()).map(|ending| ending.op));
         }
     }
     calls

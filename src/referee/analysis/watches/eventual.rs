@@ -155,13 +155,9 @@ fn take_in<'a>(
     change: &'a Change,
     at: u64,
 ) {
-    let begins = match change.kind {
-        ChangeKind::Registered | ChangeKind::Joined | ChangeKind::Updated | ChangeKind::Shown => true,
-        ChangeKind::Ended | ChangeKind::Expired | ChangeKind::Left | ChangeKind::LeftExpired | ChangeKind::Hidden => {
-            false
-        }
-        ChangeKind::LeaseExpired | ChangeKind::Conflict => return,
-    };
+    if matches!(change.kind, ChangeKind::LeaseExpired | ChangeKind::Conflict) {
+        return;
+    }
     // What is hidden, shown or updated does not say of itself whether it is a name or a membership.
     let of_group = change.kind.is_of_group() || groups.contains(change.key.as_str());
     let Standing { holders, gone, told } = standing.entry((change.key.as_str(), of_group)).or_default();
@@ -171,7 +167,7 @@ fn take_in<'a>(
     if change.kind == ChangeKind::Updated {
         holders.retain(|(owner, _)| *owner != change.owner);
     }
-    match begins {
+    match change.kind.stands() {
         true => (holders.insert(holder), gone.remove(holder.0)),
         false => (holders.remove(&holder), gone.insert(holder.0)),
     };

@@ -1,5 +1,6 @@
 //! One number for every change: each once, in order, without a gap, whole, the same for everyone.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Watches, calls_of};
@@ -37,9 +38,19 @@ impl<'a> Revisions<'a> {
         for stream in streams.iter().filter(|stream| stream.prefix.is_none()) {
             for (at, revision, changes) in stream.changes() {
                 let ChangeRevision::Number(number) = revision else { continue };
-                let (known, first) = revisions.told.entry(*number).or_insert_with(|| (content(changes), at));
-                *first = at.min(*first);
-                if *known != content(changes) {
+                let content = content(changes);
+                let differs = match revisions.told.entry(*number) {
+                    Entry::Vacant(unknown) => {
+                        unknown.insert((content, at));
+                        false
+                    }
+                    Entry::Occupied(mut known) => {
+                        let (known, first) = known.get_mut();
+                        *first = at.min(*first);
+                        *known != content
+                    }
+                };
+                if differs {
                     let what = format!("revision {number} is told differently to watcher {}", stream.watcher);
                     found.untrue.push(revisions.evidence(*number, Some(at), what));
                 }
